@@ -1,0 +1,40 @@
+# Every target sets itself up: Python 3.11 or newer and make are all that a machine needs.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo check test bench format clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[demo,test]'
+	@touch $@
+
+setup: $(VENV)/.ready ## make the virtual environment with everything in it
+
+demo: setup ## two workspaces, a real training run, the comparison
+	$(BIN)/dualtrack demo $(DEMO_ARGS)
+
+check: setup ## format, lint, strict types, layers, unit and contract tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/unit tests/contract
+
+test: check ## all of it: check, then flow, fault and acceptance tests
+	$(BIN)/python -m pytest -q tests/flow tests/faults tests/acceptance
+
+bench: setup ## the figures of the README (minutes; not a test)
+	$(BIN)/python -m bench $(BENCH_ARGS)
+
+format: setup ## let ruff format and fix
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## remove what the targets made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage build dist *.egg-info
