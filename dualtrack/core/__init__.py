@@ -1,1 +1,1 @@
-"""core."""
+"""Pure decisions: no I/O, no clock, no logging, no event loop."""

@@ -1,1 +1,1 @@
-"""delivery."""
+"""Everything after the journal: lanes claimed, writes coalesced, translated, sent, judged, recorded."""

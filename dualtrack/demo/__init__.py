@@ -1,1 +1,1 @@
-"""demo."""
+"""Two emulated workspaces, a real training run through the proxy, the comparison."""

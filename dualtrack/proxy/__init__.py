@@ -1,1 +1,1 @@
-"""proxy."""
+"""The hot path: request in, answer out."""

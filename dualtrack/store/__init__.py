@@ -1,1 +1,1 @@
-"""store."""
+"""Durable adapters: the journal's database, and later the artifact spool."""

@@ -1,0 +1,15 @@
+"""One file per scenario: what is compared, and the issue's targets for it."""
+
+from collections.abc import Callable, Mapping
+
+from bench.report import Report
+from bench.scenarios import delivery, latency, memory, mlflow, throughput
+from bench.settings import Settings
+
+SCENARIOS: Mapping[str, Callable[[Settings], Report]] = {
+    "latency": latency.run,
+    "throughput": throughput.run,
+    "mlflow": mlflow.run,
+    "delivery": delivery.run,
+    "memory": memory.run,
+}

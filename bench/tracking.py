@@ -1,0 +1,74 @@
+"""The few tracking calls that the benchmark itself makes; blocking, one connection each."""
+
+import time
+import urllib.request
+import uuid
+
+import orjson
+
+API = "/api/2.0/mlflow"
+SECONDS = 30.0
+
+
+def call(url: str, path: str, body: dict[str, object] | None = None) -> dict[str, object]:
+    """Answer the JSON of one call: a POST when there is a body."""
+    with urllib.request.urlopen(_request(url, path, body), timeout=SECONDS) as answer:
+        found = orjson.loads(answer.read())
+    if not isinstance(found, dict):
+        raise TypeError(f"{url}{path} answered {type(found).__name__}, not an object")
+    return found
+
+
+def _request(url: str, path: str, body: dict[str, object] | None) -> urllib.request.Request:
+    data = None if body is None else orjson.dumps(body)
+    return urllib.request.Request(url + path, data=data, headers={"Content-Type": "application/json"})
+
+
+def mirror_mark(url: str) -> str | None:
+    """Make an experiment, and answer what `X-Dualtrack` says of it."""
+    request = _request(url, f"{API}/experiments/create", {"name": f"bench-{uuid.uuid4().hex}"})
+    with urllib.request.urlopen(request, timeout=SECONDS) as answer:
+        mark = answer.headers.get("X-Dualtrack")
+    return None if mark is None else str(mark)
+
+
+def mirrored_points(url: str, source_run_id: str) -> int:
+    """How many points of `loss` the mirror has for the run that the client knows by this id."""
+    found = call(url, f"{API}/experiments/search", {"max_results": 1000})
+    experiments = found.get("experiments")
+    assert isinstance(experiments, list)
+    search: dict[str, object] = {
+        "experiment_ids": [each["experiment_id"] for each in experiments],
+        "filter": f"tags.`dualtrack.source_run_id` = '{source_run_id}'",
+    }
+    match call(url, f"{API}/runs/search", search):
+        case {"runs": [{"info": {"run_id": str(run_id)}}]}:
+            history = call(url, f"{API}/metrics/get-history?run_id={run_id}&metric_key=loss&max_results=25000")
+        case other:
+            raise ValueError(f"the mirror does not have exactly one run marked {source_run_id}: {other}")
+    metrics = history.get("metrics", [])
+    assert isinstance(metrics, list)
+    return len(metrics)
+
+
+def create_runs(url: str, count: int) -> list[str]:
+    """Create `count` runs in an experiment of their own, as the client would; answer their ids."""
+    name = f"bench-{uuid.uuid4().hex}"
+    experiment_id = call(url, f"{API}/experiments/create", {"name": name})["experiment_id"]
+    return [_create_run(url, experiment_id, number) for number in range(count)]
+
+
+def _create_run(url: str, experiment_id: object, number: int) -> str:
+    body = {
+        "experiment_id": experiment_id,
+        "user_id": "bench",
+        "run_name": f"bench-{number}",
+        "start_time": time.time_ns() // 1_000_000,
+        "tags": [],
+    }
+    answer = call(url, f"{API}/runs/create", body)
+    match answer:
+        case {"run": {"info": {"run_id": str(run_id)}}}:
+            return run_id
+        case _:
+            raise ValueError(f"{url} answered no run: {answer}")

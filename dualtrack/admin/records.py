@@ -1,0 +1,57 @@
+"""What the admin listener reads and changes of the journal; and the empty one of a process that keeps none.
+
+With one backend alone nothing is mirrored, so there is no journal; its pages are empty then, not errors.
+"""
+
+from typing import Protocol
+
+from dualtrack.core.ids import Twin
+from dualtrack.ports import Backlog, Loss, Parked, Usage
+
+
+class Records(Protocol):
+    """The part of the Journal port that people see; see there for the contracts."""
+
+    async def backlogs(self) -> list[Backlog]: ...
+
+    async def usage(self) -> Usage: ...
+
+    async def parked(self, parked_id: int | None = None, limit: int = 100) -> list[Parked]: ...
+
+    async def retry_parked(self, parked_id: int, now: float) -> bool: ...
+
+    async def discard_parked(self, parked_id: int, note: str) -> bool: ...
+
+    async def find(self, some_id: str) -> list[Twin]: ...
+
+    async def export_ids(self, after: tuple[str, str], limit: int) -> list[Twin]: ...
+
+    async def losses(self, key: str | None = None, limit: int = 100) -> list[tuple[str, str, Loss, int]]: ...
+
+
+class NoRecords:
+    """No journal: nothing was ever kept."""
+
+    async def backlogs(self) -> list[Backlog]:
+        return []
+
+    async def usage(self) -> Usage:
+        return Usage(used_bytes=0, capacity_bytes=0, entries=0, quarantined=0, is_full=False)
+
+    async def parked(self, parked_id: int | None = None, limit: int = 100) -> list[Parked]:  # noqa: ARG002
+        return []
+
+    async def retry_parked(self, parked_id: int, now: float) -> bool:  # noqa: ARG002
+        return False
+
+    async def discard_parked(self, parked_id: int, note: str) -> bool:  # noqa: ARG002
+        return False
+
+    async def find(self, some_id: str) -> list[Twin]:  # noqa: ARG002
+        return []
+
+    async def export_ids(self, after: tuple[str, str], limit: int) -> list[Twin]:  # noqa: ARG002
+        return []
+
+    async def losses(self, key: str | None = None, limit: int = 100) -> list[tuple[str, str, Loss, int]]:  # noqa: ARG002
+        return []

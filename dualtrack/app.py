@@ -1,0 +1,466 @@
+"""The composition root: the one place that builds adapters and knows who talks to whom.
+
+Opening is one list on an `AsyncExitStack`; closing is the same list backwards: stop listening, finish requests, stop
+claiming, give attempts a deadline, close the clients, close the journal. A loop that dies ends the process; the
+journal makes that safe.
+"""
+
+import asyncio
+import signal
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as package_version
+
+import structlog
+from aiohttp import web
+
+from dualtrack import __version__
+from dualtrack.admin.api import make_admin
+from dualtrack.admin.status import BackendStatus, Status
+from dualtrack.backends.auth import SCOPES, Azure, Databricks, Fixed, SignIn, TokenFile, basic, bearer
+from dualtrack.backends.http import HttpBackend
+from dualtrack.clock import SystemClock
+from dualtrack.config import Config
+from dualtrack.config_model import (
+    AzureAuth,
+    Backend,
+    BasicAuth,
+    BearerAuth,
+    DatabricksAuth,
+    ForwardAuth,
+    Kind,
+    NoAuth,
+    TokenAuth,
+)
+from dualtrack.core import breaker as breakers
+from dualtrack.core.exchange import Call
+from dualtrack.core.limits import BATCH_LIMITS
+from dualtrack.core.routes import ROUTES, Goes
+from dualtrack.core.verdict import RetryPolicy
+from dualtrack.delivery.dispatcher import Dispatcher
+from dualtrack.delivery.experiments import Experiments
+from dualtrack.delivery.resolver import Resolver
+from dualtrack.delivery.worker import Policy, Worker
+from dualtrack.errors import BackendError, StartError, UnauthorizedError
+from dualtrack.lifespan import Loops, background
+from dualtrack.metrics import Metrics
+from dualtrack.ports import Usage
+from dualtrack.proxy.guard import Credentials, Guard
+from dualtrack.proxy.registry import RegistryRelay
+from dualtrack.proxy.server import BoundedServer, Mirroring, Proxy, Rules
+from dualtrack.reconcile.adopter import WholeAdopter
+from dualtrack.reconcile.reader import Reader
+from dualtrack.reconcile.settler import Settler
+from dualtrack.store.sqlite import SqliteJournal, open_journal
+from dualtrack.translate.document import parse
+from dualtrack.translate.names import NameRule
+
+log = structlog.get_logger("dualtrack.app")
+
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_VERSION_SECONDS = 60.0
+# Azure ML refuses pages of 1000 and more (facts A7); MLflow and Databricks take 25,000.
+_HISTORY_PAGE = {Kind.AZUREML: 999, Kind.DATABRICKS: 25_000, Kind.MLFLOW: 25_000}
+_REGISTRY_OPERATIONS = frozenset(route.operation for route in ROUTES if route.goes is Goes.REGISTRY)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnlineReport:
+    """What one backend said to `check --online`."""
+
+    name: str
+    ok: bool
+    who: str
+    detail: str
+    hint: str
+
+
+# --- building -----------------------------------------------------------------------------------------------------
+
+
+def make_sign_in(name: str, backend: Backend) -> SignIn:
+    """Choose how dualtrack signs in to a backend."""
+    match backend.auth:
+        case TokenAuth(token_file=path) if path is not None:
+            return TokenFile(name, path)
+        case TokenAuth() as auth:
+            return bearer(auth.secret.get_secret_value() if auth.secret else "")
+        case BasicAuth() as auth:
+            return basic(auth.username, auth.secret.get_secret_value() if auth.secret else "")
+        case AzureAuth() as auth:
+            scope = auth.scope or SCOPES.get(backend.kind, SCOPES["azureml"])
+            return Azure(name, auth.credential, scope, auth.authority)
+        case DatabricksAuth() as auth:
+            return Databricks(name, backend.base_url, auth.profile)
+        case NoAuth() | ForwardAuth():
+            return Fixed({})
+
+
+def make_backend(name: str, config: Config, metrics: Metrics) -> HttpBackend:
+    backend = config.backends[name]
+    tls: ssl.SSLContext | bool = True
+    if backend.ca_file is not None:
+        tls = ssl.create_default_context(cafile=str(backend.ca_file))
+    return HttpBackend(
+        name,
+        backend.base_url,
+        make_sign_in(name, backend),
+        metrics,
+        connect_timeout=backend.connect_timeout.total_seconds(),
+        read_timeout=backend.read_timeout.total_seconds(),
+        call_timeout=config.delivery.attempt_timeout.total_seconds(),
+        connections=config.limits.max_connections,
+        tls=tls,
+        user_agent=f"dualtrack/{__version__}",
+    )
+
+
+def name_rule(backend: Backend) -> NameRule:
+    names = backend.experiment_names
+    return NameRule(
+        rule=names.rule,
+        qualifies=names.on_collision == "qualify",
+        template=names.template or "",
+        default_experiment=names.default_experiment or "",
+    )
+
+
+def hosts(config: Config, host: str) -> frozenset[str]:
+    """The names under which a listener may be addressed."""
+    return _LOOPBACK | {host.lower()} | {name.lower() for name in config.allowed_hosts}
+
+
+def make_guard(config: Config) -> Guard:
+    match config.auth:
+        case BearerAuth() as auth:
+            credentials = Credentials.bearer(auth.secret.get_secret_value() if auth.secret else "")
+        case BasicAuth() as auth:
+            credentials = Credentials.basic(auth.username, auth.secret.get_secret_value() if auth.secret else "")
+        case _:
+            return Guard(allowed_hosts=hosts(config, config.listen.host))
+    return Guard(allowed_hosts=hosts(config, config.listen.host), credentials=credentials)
+
+
+class Versions:
+    """What `/version` says: the primary's own, once known; clients ask once and decide about tracing by it."""
+
+    def __init__(self) -> None:
+        try:
+            self._known = package_version("mlflow-skinny")
+        except PackageNotFoundError:
+            self._known = "3.4.0"
+
+    def __call__(self) -> str:
+        return self._known
+
+    async def watch(self, primary: HttpBackend) -> None:
+        """Ask the primary now and then."""
+        while True:
+            try:
+                answer = await primary.send(Call(operation="getVersion", method="GET", target="/version"))
+            except BackendError:
+                answer = None
+            words = answer.body.decode(errors="replace").strip() if answer is not None and answer.is_success else ""
+            if words[:1].isdigit() and len(words) < 40:
+                self._known = words
+            await asyncio.sleep(_VERSION_SECONDS)
+
+
+# --- one running process ------------------------------------------------------------------------------------------
+
+
+class App:
+    """Everything that runs. Build it inside a running loop; `serve` runs it until it is told to stop."""
+
+    def __init__(self, config: Config, metrics: Metrics, clock: SystemClock) -> None:
+        self._config = config
+        self._clock = clock
+        self.metrics = metrics
+        self.backends = {name: make_backend(name, config, metrics) for name in config.backends}
+        self.primary = self.backends[config.primary]
+        self.journal = self._open_journal() if config.secondaries else None
+        self.dispatchers: dict[str, Dispatcher] = {}
+        self.workers: dict[str, Worker] = {}
+        self.settler: Settler | None = None
+        self.versions = Versions()
+        self._registry: RegistryRelay | None = None
+        self._started_at = clock.now()
+        self._is_listening = False
+        self._stopping = asyncio.Event()
+        if self.journal is not None:
+            self._build_mirroring(self.journal)
+        metrics.build.labels(__version__).set(1)
+
+    def _open_journal(self) -> SqliteJournal:
+        store = self._config.store
+        return open_journal(
+            store.path,
+            secondaries=tuple(self._config.secondaries),
+            max_bytes=store.max_size,
+            linger=self._config.delivery.linger.total_seconds(),
+            now=self._clock.now,
+            is_registry=_REGISTRY_OPERATIONS.__contains__,
+            observe_commit=self.metrics.journal_commit.observe,
+        )
+
+    def _build_mirroring(self, journal: SqliteJournal) -> None:
+        config = self._config
+        source = config.primary
+        readers = {
+            name: Reader(self.backends[name], source, _HISTORY_PAGE[backend.kind])
+            for name, backend in config.backends.items()
+        }
+        adopter = WholeAdopter(journal, readers[source], readers, self.metrics)
+        self.settler = Settler(journal, readers[source], source, self._clock, self.metrics)
+        for name in config.secondaries:
+            self._build_delivery(name, journal, adopter, readers[name])
+        if config.registry != source:
+            self._registry = RegistryRelay(
+                self.backends[config.registry],
+                source,
+                journal,
+                adopter,
+                self._clock,
+                config.registry_wait.total_seconds(),
+            )
+
+    def _build_delivery(self, name: str, journal: SqliteJournal, adopter: WholeAdopter, reader: Reader) -> None:
+        config, backend = self._config, self._config.backends[name]
+        delivery = config.delivery
+        dispatcher = Dispatcher(
+            name,
+            journal,
+            self._clock,
+            self.metrics,
+            policy=breakers.Policy(
+                failures=config.breaker.failures,
+                pause_min=config.breaker.pause_min.total_seconds(),
+                pause_max=config.breaker.pause_max.total_seconds(),
+            ),
+            workers=delivery.workers,
+        )
+        journal.on_due(dispatcher.wake)
+        policy = Policy(
+            source=config.primary,
+            limits=BATCH_LIMITS[backend.kind],
+            retry=RetryPolicy(
+                wait_min=delivery.retry_min.total_seconds(),
+                wait_max=delivery.retry_max.total_seconds(),
+                give_up_after=delivery.give_up.total_seconds() if delivery.give_up is not None else None,
+            ),
+            read_ahead_bytes=delivery.read_ahead,
+        )
+        self.dispatchers[name] = dispatcher
+        self.workers[name] = Worker(
+            self.backends[name],
+            journal,
+            reader,
+            Resolver(name, journal, adopter),
+            Experiments(self.backends[name], journal, config.primary, name_rule(backend)),
+            self._clock,
+            self.metrics,
+            policy,
+            on_success=dispatcher.on_success,
+            on_trouble=dispatcher.on_trouble,
+        )
+
+    def make_proxy(self) -> Proxy:
+        config = self._config
+        mirroring = None
+        if self.journal is not None and self.settler is not None:
+            mirroring = Mirroring(intake=self.journal, doubts=self.settler, secondaries=tuple(config.secondaries))
+        return Proxy(
+            self.primary,
+            make_guard(config),
+            Rules(
+                max_body=config.limits.max_body,
+                body_timeout=config.limits.body_timeout.total_seconds(),
+                forwards_credentials=isinstance(config.primary_backend.auth, ForwardAuth),
+                passes_when_full=config.store.on_full == "primary-only",
+            ),
+            self._clock,
+            self.metrics,
+            version=self.versions,
+            mirroring=mirroring,
+            registry=self._registry,
+        )
+
+    # --- what the admin listener asks ---------------------------------------------------------------------------
+
+    def ready(self) -> tuple[bool, str]:
+        if self._stopping.is_set():
+            return False, "stopping"
+        if not self._is_listening:
+            return False, "starting"
+        if self.journal is not None and self.journal.is_full and self._config.store.on_full == "refuse":
+            return False, "the journal is full"
+        return True, "ok"
+
+    async def status(self) -> Status:
+        config = self._config
+        backlogs = {backlog.backend: backlog for backlog in await self.journal.backlogs()} if self.journal else {}
+        ready, reason = self.ready()
+        now = self._clock.now()
+        shown = []
+        for name, backend in config.backends.items():
+            backlog, dispatcher = backlogs.get(name), self.dispatchers.get(name)
+            oldest_at = backlog.oldest_at if backlog is not None else None
+            shown.append(
+                BackendStatus(
+                    name=name,
+                    kind=backend.kind,
+                    role="primary" if name == config.primary else "secondary",
+                    url=backend.base_url,
+                    is_registry=name == config.registry,
+                    up=self.backends[name].is_up,
+                    breaker=dispatcher.breaker.position if dispatcher is not None else "closed",
+                    breaker_until=dispatcher.breaker.until or None if dispatcher is not None else None,
+                    last_error=backlog.last_error if backlog is not None else "",
+                    entries=backlog.entries if backlog is not None else 0,
+                    lag_seconds=max(0.0, now - oldest_at) if oldest_at is not None else None,
+                    lanes=backlog.lanes if backlog is not None else 0,
+                    held_lanes=backlog.held_lanes if backlog is not None else 0,
+                    parked=backlog.parked if backlog is not None else 0,
+                    losses=backlog.losses if backlog is not None else 0,
+                )
+            )
+        empty = Usage(used_bytes=0, capacity_bytes=0, entries=0, quarantined=0, is_full=False)
+        return Status(
+            version=__version__,
+            started_at=self._started_at,
+            ready=ready,
+            reason=reason,
+            primary=config.primary,
+            registry=config.registry,
+            backends=tuple(shown),
+            journal=await self.journal.usage() if self.journal is not None else empty,
+            open_entries=self.settler.unsettled if self.settler is not None else 0,
+        )
+
+    # --- running ------------------------------------------------------------------------------------------------
+
+    async def serve(self) -> None:
+        """Listen and deliver until `stop`; then finish in order."""
+        config = self._config
+        async with AsyncExitStack() as stack:
+            for backend in self.backends.values():
+                stack.push_async_callback(backend.close)
+            if self.journal is not None:
+                stack.push_async_callback(self.journal.close)
+            if self.settler is not None:
+                await self.settler.recover()
+            loops = await stack.enter_async_context(background())
+            self._start_loops(loops)
+            await stack.enter_async_context(self._admin())
+            await stack.enter_async_context(self._listener())
+            self._is_listening = True
+            log.info(
+                "app.ready",
+                url=f"http://{config.listen.host}:{config.listen.port}",
+                admin=f"http://{config.admin.host}:{config.admin.port}",
+                primary=config.primary,
+                secondaries=list(config.secondaries),
+                registry=config.registry,
+            )
+            await loops.until(self._stopping)
+            log.info("app.stopping")
+
+    def _start_loops(self, loops: Loops) -> None:
+        if self.journal is not None:
+            loops.start("count backlog", self.journal.start(), ends=True)
+        if self.settler is not None:
+            loops.start("settle", self.settler.run())
+        for name, dispatcher in self.dispatchers.items():
+            deadline = self._config.shutdown.deliveries.total_seconds()
+            loops.start(f"deliver {name}", dispatcher.run(self.workers[name]), stop=dispatcher, deadline=deadline)
+        loops.start("version", self.versions.watch(self.primary))
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    @asynccontextmanager
+    async def _listener(self) -> AsyncIterator[None]:
+        limits = self._config.limits
+        server = BoundedServer(
+            self.make_proxy(),
+            max_connections=limits.max_connections,
+            max_headers=limits.max_headers,
+            idle_timeout=limits.idle_timeout.total_seconds(),
+        )
+        runner = web.ServerRunner(server, shutdown_timeout=self._config.shutdown.grace.total_seconds())
+        listen = self._config.listen
+        async with _running(runner, listen.host, listen.port, "listen.port"):
+            yield
+
+    @asynccontextmanager
+    async def _admin(self) -> AsyncIterator[None]:
+        admin = self._config.admin
+        token = admin.admin_token
+        application = make_admin(
+            self,
+            self.journal,
+            self.metrics,
+            token=token.get_secret_value() if token is not None else None,
+            allowed_hosts=hosts(self._config, admin.host),
+            now=self._clock.now,
+            read_needs_token=admin.host not in _LOOPBACK,
+        )
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+        async with _running(runner, admin.host, admin.port, "admin.port"):
+            yield
+
+
+@asynccontextmanager
+async def _running(runner: web.ServerRunner | web.AppRunner, host: str, port: int, setting: str) -> AsyncIterator[None]:
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host, port, reuse_address=True)
+        try:
+            await site.start()
+        except (OSError, socket.gaierror) as error:
+            raise StartError(
+                f"{setting}: cannot listen on {host}:{port}: {error.strerror or error}. Stop what uses it, or choose"
+                " another port"
+            ) from error
+        yield
+    finally:
+        await runner.cleanup()
+
+
+async def run(config: Config) -> None:
+    """Serve until SIGTERM or SIGINT. Raise `StartError` when that cannot begin."""
+    app = App(config, Metrics(), SystemClock())
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, app.stop)
+    await app.serve()
+
+
+async def check_online(config: Config) -> list[OnlineReport]:
+    """Sign in to each backend and make one harmless call."""
+    metrics = Metrics()
+    return [await _check(name, make_backend(name, config, metrics)) for name in config.backends]
+
+
+async def _check(name: str, backend: HttpBackend) -> OnlineReport:
+    call = Call(operation="searchExperiments", method="GET", target="/api/2.0/mlflow/experiments/search?max_results=1")
+    try:
+        answer = await backend.send(call)
+    except UnauthorizedError as error:
+        return OnlineReport(name=name, ok=False, who="", detail=error.cause, hint=error.hint)
+    except BackendError as error:
+        return OnlineReport(name=name, ok=False, who="", detail=error.cause, hint=error.hint)
+    finally:
+        await backend.close()
+    if answer.status in {401, 403}:
+        hint = "the credentials are refused; check the backend's `auth`"
+        return OnlineReport(name=name, ok=False, who="", detail=f"HTTP {answer.status} {answer.message}", hint=hint)
+    if not answer.is_success:
+        hint = "is the url that of an MLflow API?"
+        return OnlineReport(name=name, ok=False, who="", detail=f"HTTP {answer.status} {answer.message}", hint=hint)
+    count = len(parse(answer.body).get("experiments") or [])  # type: ignore[arg-type]
+    return OnlineReport(name=name, ok=True, who="signed in", detail=f"answers; experiments seen: {count}", hint="")

@@ -1,0 +1,104 @@
+"""Talks to the admin listener of a running proxy: plain HTTP from the standard library, no event loop.
+
+Goes through no HTTP proxy of the environment and follows no redirect: the token goes to the address given and nowhere
+else. Raises only click exceptions, so that commands need not care.
+"""
+
+import http.client
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import orjson
+
+from dualtrack.cli.exits import RefusedError, UnreachableProxyError
+
+_TIMEOUT_SECONDS: Final = 5.0
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        return None
+
+
+class AdminClient:
+    """The admin API at `url`, which is from `origin`; `token` goes with every request if there is one."""
+
+    def __init__(self, url: str, token: str | None, origin: str = "") -> None:
+        self.url = url.rstrip("/")
+        self._token = token
+        self._origin = f" ({origin})" if origin else ""
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)
+
+    def status(self) -> dict[str, Any]:
+        return self._ask("/api/v1/status")
+
+    def entity(self, some_id: str) -> dict[str, Any]:
+        return self._ask(f"/api/v1/ids/{urllib.parse.quote(some_id, safe='')}")
+
+    def entities(self) -> Iterator[dict[str, Any]]:
+        """Answer the whole id map, page by page."""
+        after: Mapping[str, str] | None = {}
+        while after is not None:
+            page = self._ask(f"/api/v1/ids?{urllib.parse.urlencode({**after, 'limit': '1000'})}")
+            yield from page["entities"]
+            after = page["next"]
+
+    def parked(self) -> dict[str, Any]:
+        return self._ask("/api/v1/parked?limit=1000")
+
+    def letter(self, number: int) -> dict[str, Any]:
+        return self._ask(f"/api/v1/parked/{number}")
+
+    def retry(self, number: int) -> dict[str, Any]:
+        return self._ask(f"/api/v1/parked/{number}/retry", {})
+
+    def discard(self, number: int, note: str) -> dict[str, Any]:
+        return self._ask(f"/api/v1/parked/{number}/discard", {"note": note})
+
+    def _ask(self, target: str, body: dict[str, str] | None = None) -> dict[str, Any]:
+        data = None if body is None else orjson.dumps(body)
+        request = urllib.request.Request(self.url + target, data=data)  # noqa: S310 - http(s) only, see `options`
+        request.add_header("Accept", "application/json")
+        if data is not None:
+            request.add_header("Content-Type", "application/json")
+        if self._token:
+            request.add_unredirected_header("Authorization", f"Bearer {self._token}")
+        return self._document(self._send(request))
+
+    def _send(self, request: urllib.request.Request) -> bytes:
+        try:
+            with self._opener.open(request, timeout=_TIMEOUT_SECONDS) as response:
+                return bytes(response.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                self._refuse(error)
+                raise  # pragma: no cover - _refuse always raises
+        except (OSError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", "") or error or type(error).__name__
+            raise UnreachableProxyError(
+                f"no dualtrack answers at {self.url}{self._origin}: {reason}. Is `dualtrack serve` running?"
+            ) from error
+
+    def _refuse(self, error: urllib.error.HTTPError) -> None:
+        try:
+            document = self._document(error.read())
+        except OSError as cut:
+            raise UnreachableProxyError(f"the answer of {self.url} was cut short: {cut}") from cut
+        message = f"{document.get('error', error.reason)}: {document.get('next_step', 'look at the log of the proxy')}"
+        if error.code < 500:
+            raise RefusedError(message) from error
+        raise UnreachableProxyError(message) from error
+
+    def _document(self, body: bytes) -> dict[str, Any]:
+        try:
+            document = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            document = None
+        if not isinstance(document, dict):
+            raise UnreachableProxyError(
+                f"what answers at {self.url}{self._origin} is not dualtrack's admin listener. Check admin.port"
+            )
+        return document

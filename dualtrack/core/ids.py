@@ -1,0 +1,56 @@
+"""Who is who on which backend.
+
+The client sees the primary's ids. `(kind, client id, backend) → backend id` is the map; it holds a row for the primary
+too, so that names and artifact roots of every side are found the same way.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NewType
+
+ClientId = NewType("ClientId", str)
+BackendId = NewType("BackendId", str)
+
+
+class EntityKind(StrEnum):
+    """Things that have an id of their own on each backend."""
+
+    EXPERIMENT = "experiment"
+    RUN = "run"
+    MODEL = "model"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Ref:
+    """One entity, named as the client names it."""
+
+    kind: EntityKind
+    client_id: ClientId
+
+    @property
+    def key(self) -> str:
+        """The ordering key: entries that share it are delivered in order."""
+        return f"{self.kind}:{self.client_id}"
+
+
+def parse_key(key: str) -> Ref:
+    kind, _, client_id = key.partition(":")
+    return Ref(EntityKind(kind), ClientId(client_id))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Twin:
+    """One row of the id map: what `ref` is called on `backend`, its name and its artifact root there, where known.
+
+    An empty `backend_id` says that an operator discarded the entity: it is not to be mirrored to that backend.
+    """
+
+    ref: Ref
+    backend: str
+    backend_id: BackendId
+    name: str = ""
+    root: str = ""
+
+    @property
+    def is_discarded(self) -> bool:
+        return not self.backend_id

@@ -1,0 +1,29 @@
+"""What one log-batch call may hold, per kind of backend, with the source of each number."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchLimits:
+    """Bounds of one log-batch call: item counts, and the estimated size of its body in bytes."""
+
+    metrics: int = 1000
+    params: int = 100
+    tags: int = 100
+    total: int = 1000
+    rows_per_metric: int = 1000
+    body_bytes: int = 900_000
+
+
+# MLflow: `_validate_batch_log_limits` of mlflow 3.17.2 (1000 metrics, 100 params, 100 tags, 1000 in all); the nominal
+# body is 1 MB, which an open-source server does not enforce. Measured 2026-11.
+MLFLOW = BatchLimits()
+
+# Databricks, REST reference "Log a batch": at most 1 MB, 1000 items, 1000 metrics, 100 params, 100 tags.
+DATABRICKS = BatchLimits()
+
+# Azure ML: 250 rows of one metric per call by the service's message; older services failed above 200 metrics in a
+# call, so 200 is the safe batch (mlflow#11462, mlflow#2441).
+AZUREML = BatchLimits(metrics=200, total=200, rows_per_metric=200)
+
+BATCH_LIMITS: dict[str, BatchLimits] = {"mlflow": MLFLOW, "databricks": DATABRICKS, "azureml": AZUREML}

@@ -1,0 +1,72 @@
+"""An experiment's place on a backend: found by its translated name, made if absent, never shared by two.
+
+Names are the identity here, so this asks before it makes, every time; a lost answer finds what it made.
+"""
+
+from dualtrack.core.exchange import Answer, Document
+from dualtrack.core.ids import EntityKind, Ref, Twin
+from dualtrack.ports import Backend, IdMap
+from dualtrack.translate.document import field, objects, parse, text
+from dualtrack.translate.mlflow import experiment_by_name, mark_of, marks, set_experiment_tag, translate
+from dualtrack.translate.names import NameRule, qualify, translate_name
+from dualtrack.translate.operations import Reading, learn
+
+
+class Experiments:
+    def __init__(self, backend: Backend, ids: IdMap, source: str, rule: NameRule) -> None:
+        self._backend = backend
+        self._ids = ids
+        self._source = source
+        self._rule = rule
+
+    def name_for(self, original: str, ref: Ref) -> str:
+        return translate_name(original, self._rule, ref.client_id)
+
+    async def place(self, reading: Reading) -> tuple[Answer, Twin | None, bool]:
+        """Find or make the experiment: the last answer, its twin if it has one now, and whether it was there.
+
+        Without a twin the answer says why. An answer of status 409 is ours: the name belongs to another experiment.
+        """
+        ref = reading.subject
+        assert ref is not None, "an experiment is placed after the primary made it"
+        original = text(reading.document.get("name"))
+        wanted = self.name_for(original, ref)
+        names = [wanted, qualify(wanted, original)] if self._rule.qualifies else [wanted]
+        for name in names:
+            answer = await self._backend.send(experiment_by_name(name))
+            if answer.status == 404 and answer.error_code in {"RESOURCE_DOES_NOT_EXIST", ""}:
+                return await self._make(reading, ref, name)
+            if not answer.is_success:
+                return answer, None, False
+            found = field(parse(answer.body), "experiment")
+            if await self._is_ours(found, ref, name):
+                return await self._take(found, ref, name)
+        message = f"experiment name {wanted!r} belongs to another experiment on {self._backend.name}"
+        return Answer(status=409, error_code="NAME_COLLISION", message=message), None, False
+
+    async def _make(self, reading: Reading, ref: Ref, name: str) -> tuple[Answer, Twin | None, bool]:
+        answer = await self._backend.send(translate(reading, {}, self._source, name))
+        if not answer.is_success:
+            return answer, None, False
+        return answer, learn(EntityKind.EXPERIMENT, ref, self._backend.name, parse(answer.body), name), False
+
+    async def _is_ours(self, found: object, ref: Ref, name: str) -> bool:
+        """Say whether the experiment that has the name may be the mirror: marked so, or nobody's and alive."""
+        experiment: Document = found if isinstance(found, dict) else {}
+        marked, source = mark_of(experiment)
+        if marked:
+            return marked == ref.client_id and source in {self._source, ""}
+        other = await self._ids.named(EntityKind.EXPERIMENT, self._backend.name, name)
+        is_free = other is None or other.ref == ref
+        return is_free and experiment.get("lifecycle_stage") != "deleted"
+
+    async def _take(self, found: object, ref: Ref, name: str) -> tuple[Answer, Twin | None, bool]:
+        experiment: Document = found if isinstance(found, dict) else {}
+        backend_id = text(experiment.get("experiment_id"))
+        stored = {text(tag.get("key")) for tag in objects(experiment.get("tags"))}
+        for tag in marks(ref, self._source):
+            if tag["key"] not in stored:
+                answer = await self._backend.send(set_experiment_tag(backend_id, tag))
+                if not answer.is_success:
+                    return answer, None, False
+        return Answer(status=200), learn(EntityKind.EXPERIMENT, ref, self._backend.name, experiment, name), True

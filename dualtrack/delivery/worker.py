@@ -1,0 +1,422 @@
+"""One lane's turn: read its head, plan, and for each step translate, send, judge, record.
+
+A step's outcome is committed before the next one starts, so a crash repeats at most one step, and each step is either
+idempotent or looked for before it is sent again.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from dualtrack.core.coalesce import Batch, halve
+from dualtrack.core.exchange import JSON, Answer, Document, Exchange, Observed
+from dualtrack.core.ids import EntityKind, Ref, Twin
+from dualtrack.core.limits import BatchLimits
+from dualtrack.core.verdict import (
+    Bisect,
+    Delivered,
+    LookAgain,
+    Park,
+    Retry,
+    RetryPolicy,
+    Verdict,
+    describe,
+    judge,
+    retry,
+    wait_before,
+)
+from dualtrack.delivery.experiments import Experiments
+from dualtrack.delivery.outcome import Done, Later, Outcome, Rewritten, WaitFor
+from dualtrack.delivery.plan import BatchStep, SingleStep, Step, UnreadableStep, plan
+from dualtrack.delivery.resolver import Awaited, Discarded, Known, Resolver
+from dualtrack.errors import BackendError, UnauthorizedError, UnreachableError
+from dualtrack.metrics import Metrics
+from dualtrack.ports import Backend, Clock, Lane, Looker, Loss, Parking, Progress, Queue
+from dualtrack.translate.document import parse, text, write
+from dualtrack.translate.evidence import metric_keys, shows
+from dualtrack.translate.mlflow import (
+    API,
+    Twins,
+    batch_call,
+    batch_references,
+    references,
+    translate,
+)
+from dualtrack.translate.operations import Reading, learn, read
+
+log = structlog.get_logger("dualtrack.delivery")
+
+_WAIT_SECONDS = 5.0  # a lane that waits for another is woken by it; this is in case the wake was lost in a crash
+_PLACE_SECONDS = 0.5  # until a write in doubt, which keeps its place in the lane, is settled
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """How one backend is delivered to. `source` is the primary's name, as the marks carry it."""
+
+    source: str
+    limits: BatchLimits
+    retry: RetryPolicy
+    read_ahead_bytes: int
+
+
+class Worker:
+    """Delivers lanes of one backend. `on_trouble` and `on_success` feed its breaker."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        queue: Queue,
+        looker: Looker,
+        resolver: Resolver,
+        experiments: Experiments,
+        clock: Clock,
+        metrics: Metrics,
+        policy: Policy,
+        *,
+        on_success: Callable[[], None],
+        on_trouble: Callable[[float | None], None],
+    ) -> None:
+        self._backend = backend
+        self._queue = queue
+        self._looker = looker
+        self._resolver = resolver
+        self._experiments = experiments
+        self._clock = clock
+        self._metrics = metrics
+        self._policy = policy
+        self._on_success = on_success
+        self._on_trouble = on_trouble
+        self._delivered = metrics.delivered.labels(backend.name)
+        self._coalesced = metrics.coalesced.labels(backend.name)
+
+    async def work(self, lane: Lane) -> None:
+        """Deliver what the lane holds now, as far as it goes."""
+        entries = await self._queue.read(lane, self._policy.read_ahead_bytes)
+        if not entries:
+            await self._record(lane, next_at=self._clock.now() + _PLACE_SECONDS)
+            return
+        attempt = lane.attempts + 1
+        for step in plan(lane.key, entries, self._policy.limits):
+            outcome = await self._try(lane, step, attempt)
+            if not await self._conclude(lane, step, outcome, attempt):
+                return
+            attempt = 1
+
+    async def _conclude(self, lane: Lane, step: Step, outcome: Outcome, attempt: int) -> bool:
+        """Commit an outcome; say whether the lane goes on."""
+        now = self._clock.now()
+        match outcome:
+            case Done():
+                # another piece may be waiting beyond what was read
+                await self._record(lane, step=step, done=outcome, next_at=now)
+                self._count(step, outcome)
+                return not any(parking.holds for parking in outcome.parkings)
+            case WaitFor(key=key):
+                await self._record(lane, next_at=now + _WAIT_SECONDS, waiting_for=key)
+            case Rewritten():
+                await self._record(lane, next_at=now)
+            case Later(wait=wait, reason=reason, is_backend=is_backend, retry_after=retry_after):
+                self._metrics.retried.labels(self._backend.name, "backend" if is_backend else "entry").inc()
+                log.warning("delivery.retry", backend=lane.backend, lane=lane.key, wait=round(wait, 1), reason=reason)
+                await self._record(lane, next_at=now + wait, attempts=attempt, error=reason)
+                if is_backend:
+                    self._on_trouble(retry_after)
+        return False
+
+    async def _record(
+        self,
+        lane: Lane,
+        *,
+        step: Step | None = None,
+        done: Done | None = None,
+        next_at: float,
+        attempts: int = 0,
+        waiting_for: str | None = None,
+        error: str = "",
+    ) -> None:
+        await self._queue.record(
+            Progress(
+                backend=lane.backend,
+                key=lane.key,
+                done=step.done if step is not None else (),
+                twins=done.twins if done is not None else (),
+                parkings=done.parkings if done is not None else (),
+                losses=done.losses if done is not None else (),
+                next_at=next_at,
+                attempts=attempts,
+                waiting_for=waiting_for,
+                error=error,
+            )
+        )
+
+    def _count(self, step: Step, done: Done) -> None:
+        backend = self._backend.name
+        if done.outcome == "delivered":
+            self._delivered.inc(len(step.done))
+            if len(step.done) > 1:
+                self._coalesced.inc(len(step.done))
+        for parking in done.parkings:
+            self._metrics.parked.labels(backend, parking.exchange.operation).inc()
+            log.error("delivery.parked", backend=backend, operation=parking.exchange.operation, cause=parking.cause)
+        for loss in done.losses:
+            self._metrics.losses.labels(backend, loss.reason).inc()
+
+    # --- one attempt --------------------------------------------------------------------------------------------
+
+    async def _try(self, lane: Lane, step: Step, attempt: int) -> Outcome:
+        """Attempt a step once; trouble on the way becomes a value."""
+        if isinstance(step, UnreadableStep):
+            parking = Parking(seq=step.entry.seq, exchange=step.entry.exchange, reason="unreadable", cause=step.cause)
+            return Done(outcome="parked", parkings=(parking,))
+        try:
+            if isinstance(step, BatchStep):
+                return await self._batch(lane, step, attempt)
+            return await self._single(lane, step, attempt)
+        except BackendError as error:
+            return self._troubled(step, error, attempt)
+
+    def _troubled(self, step: BatchStep | SingleStep, error: BackendError, attempt: int) -> Outcome:
+        is_ours = error.backend == self._backend.name
+        retry_after = error.retry_after if isinstance(error, UnreachableError) else None
+        # while nobody can sign in, nothing was tried: no entry grows older by it
+        age = 0.0 if isinstance(error, UnauthorizedError) else self._age(step)
+        verdict = retry(str(error), attempt, age, self._policy.retry, self._clock.chance(), retry_after)
+        if isinstance(verdict, Park):
+            return self._park(step, verdict.reason)
+        return Later(wait=verdict.wait, reason=verdict.reason, is_backend=is_ours, retry_after=verdict.retry_after)
+
+    def _age(self, step: BatchStep | SingleStep) -> float:
+        return max(0.0, self._clock.now() - step.settled_at)
+
+    def _heard(self, call_operation: str, answer: Answer) -> None:
+        outcome = "ok" if answer.is_success else str(answer.status)
+        self._metrics.delivery_calls.labels(self._backend.name, call_operation, outcome).inc()
+        if answer.status < 500 and answer.status not in {401, 407, 408, 425, 429}:
+            self._on_success()
+
+    def _judge(self, answer: Answer, step: BatchStep | SingleStep, attempt: int, count: int) -> Verdict:
+        return judge(
+            answer,
+            attempt=attempt,
+            items=count,
+            age=self._age(step),
+            policy=self._policy.retry,
+            chance=self._clock.chance(),
+        )
+
+    async def _resolve(self, lane: Lane, step: BatchStep | SingleStep) -> Known | Outcome:
+        """Find all ids that a step names on this backend."""
+        match step:
+            case BatchStep():
+                wanted = batch_references(step.batch, step.run)
+            case SingleStep():
+                wanted = references(step.reading)
+        resolution = await self._resolver.resolve(lane.key, wanted)
+        match resolution:
+            case Awaited(ref=ref):
+                return Rewritten() if ref.key == lane.key else WaitFor(key=ref.key)
+            case Discarded(ref=ref):
+                loss = Loss(reason="discarded", detail=f"{ref.key} is not mirrored")
+                return Done(outcome="skipped", losses=(loss,))
+            case Known(absent=absent):
+                hard = {reference.ref for reference in wanted if not reference.soft}
+                missing = next((ref for ref in absent if ref in hard), None)
+                if missing is not None:
+                    return self._park(step, f"{missing.key} exists neither here nor on the primary")
+                return resolution
+
+    def _absences(self, known: Known) -> tuple[Loss, ...]:
+        return tuple(
+            Loss(reason="unknown_reference", detail=f"{ref.key} is unknown to both sides; kept as it is")
+            for ref in known.absent
+        )
+
+    # --- batches ------------------------------------------------------------------------------------------------
+
+    async def _batch(self, lane: Lane, step: BatchStep, attempt: int) -> Outcome:
+        if not len(step.batch):
+            return Done()
+        known = await self._resolve(lane, step)
+        if not isinstance(known, Known):
+            return known
+        losses = self._absences(known)
+        refused: list[Parking] = []
+        todo = [step.batch]
+        while todo:
+            batch = todo.pop(0)
+            call = batch_call(batch, step.run, known.twins)
+            answer = await self._backend.send(call)
+            self._heard(call.operation, answer)
+            match self._judge(answer, step, attempt, len(batch)):
+                case Delivered():
+                    continue
+                case Bisect():
+                    if answer.status == 404 and not await self._is_there(step.run, known.twins):
+                        return await self._lost(step, attempt)
+                    todo[:0] = halve(batch)
+                case LookAgain(reason=reason):
+                    reading = read(_alone(step.run, batch))
+                    looked = await self._look(reading, step, known.twins, reason, attempt)
+                    if isinstance(looked, Park):
+                        refused.append(_parking(step.done[-1] if step.done else 0, reading.exchange, looked.reason))
+                    elif not isinstance(looked, Delivered):
+                        return looked
+                case Park(reason=reason):
+                    return self._park(step, reason)
+                case Retry(wait=wait, reason=reason, retry_after=retry_after):
+                    return Later(wait=wait, reason=reason, is_backend=True, retry_after=retry_after)
+        return Done(parkings=tuple(refused), losses=losses)
+
+    def _park(self, step: BatchStep | SingleStep, reason: str) -> Done:
+        if isinstance(step, BatchStep):
+            parking = _parking(step.done[-1] if step.done else 0, _alone(step.run, step.batch), reason)
+            return Done(outcome="parked", parkings=(parking,))
+        holds = step.reading.operation.creates
+        return Done(outcome="parked", parkings=(_parking(step.entry.seq, step.entry.exchange, reason, holds=holds),))
+
+    # --- single writes ------------------------------------------------------------------------------------------
+
+    async def _single(self, lane: Lane, step: SingleStep, attempt: int) -> Outcome:
+        known = await self._resolve(lane, step)
+        if not isinstance(known, Known):
+            return known
+        losses = self._absences(known)
+        reading = step.reading
+        if reading.operation.creates:
+            return await self._create(lane, step, known, losses, attempt)
+        name = ""
+        if reading.exchange.operation == "updateExperiment" and reading.subject is not None:
+            name = self._experiments.name_for(text(reading.document.get("new_name")), reading.subject)
+        call = translate(reading, known.twins, self._policy.source, name)
+        if lane.attempts and reading.exchange.operation == "logModel":
+            # the one write of a run that a server doubles: look before repeating
+            observed = await self._observe(reading, known.twins)
+            if observed is not None and shows(_seen_there(reading, known.twins), observed):
+                return Done(losses=losses)
+        answer = await self._backend.send(call)
+        self._heard(call.operation, answer)
+        match self._judge(answer, step, attempt, 1):
+            case Delivered():
+                return Done(losses=losses)
+            case Retry(wait=wait, reason=reason, retry_after=retry_after):
+                return Later(wait=wait, reason=reason, is_backend=True, retry_after=retry_after)
+            case LookAgain(reason=reason):
+                looked = await self._look(reading, step, known.twins, reason, attempt)
+                if isinstance(looked, Delivered):
+                    return Done(losses=losses)
+                return self._park(step, looked.reason) if isinstance(looked, Park) else looked
+            case Park(reason=reason) | Bisect(reason=reason):
+                return self._park(step, reason)
+
+    async def _create(
+        self, lane: Lane, step: SingleStep, known: Known, losses: tuple[Loss, ...], attempt: int
+    ) -> Outcome:
+        reading, ref = step.reading, step.reading.subject
+        if ref is None:
+            return self._park(step, "the primary's answer names no id")
+        if await self._queue.twin(ref, self._backend.name) is not None:
+            return Done()  # adopted in the meantime
+        if ref.kind is EntityKind.EXPERIMENT:
+            answer, twin, was_there = await self._experiments.place(reading)
+            if twin is not None:
+                return self._made(twin, losses, was_there=was_there)
+        else:
+            if step.entry.attempted:
+                found = await self._find_mirror(ref, known.twins)
+                if found is not None:
+                    return self._made(found, losses, was_there=True)
+            await self._queue.mark_attempted(lane, step.entry.seq)
+            answer = await self._backend.send(translate(reading, known.twins, self._policy.source))
+            if answer.is_success:
+                learned = learn(ref.kind, ref, self._backend.name, parse(answer.body))
+                if learned is None:
+                    return Later(wait=60.0, reason="the answer to a create names no id", is_backend=True)
+                self._heard(reading.exchange.operation, answer)
+                return self._made(learned, losses, was_there=False)
+        self._heard(reading.exchange.operation, answer)
+        return await self._uncreated(step, known, answer, attempt)
+
+    def _made(self, twin: Twin, losses: tuple[Loss, ...], *, was_there: bool) -> Done:
+        if was_there:
+            self._metrics.dedupe_hits.labels(self._backend.name, twin.ref.kind).inc()
+        return Done(twins=(twin,), losses=losses)
+
+    async def _uncreated(self, step: SingleStep, known: Known, answer: Answer, attempt: int) -> Outcome:
+        """Decide about a create that was refused: something it needs may have gone from this side."""
+        verdict = self._judge(answer, step, attempt, 1)
+        if isinstance(verdict, Retry):
+            return Later(wait=verdict.wait, reason=verdict.reason, is_backend=True, retry_after=verdict.retry_after)
+        for ref in known.twins:
+            if not await self._is_there(ref, known.twins):
+                return await self._forgotten(ref, attempt)
+        return self._park(step, describe(answer))
+
+    async def _find_mirror(self, ref: Ref, twins: Twins) -> Twin | None:
+        experiment = next((twin for known, twin in twins.items() if known.kind is EntityKind.EXPERIMENT), None)
+        return await self._looker.find_mirror(ref, experiment.backend_id) if experiment is not None else None
+
+    # --- looking again ------------------------------------------------------------------------------------------
+
+    async def _look(
+        self,
+        reading: Reading,
+        step: BatchStep | SingleStep,
+        twins: Twins,
+        reason: str,
+        attempt: int,
+    ) -> Delivered | Park | Outcome:
+        """Find out what a refusal means: already so, really refused, or something went from this side."""
+        for ref in twins:
+            if not await self._is_there(ref, twins):
+                return await self._lost(step, attempt, ref)
+        observed = await self._observe(reading, twins)
+        is_so = observed is not None and shows(_seen_there(reading, twins), observed)
+        return Delivered() if is_so else Park(reason=reason)
+
+    async def _observe(self, reading: Reading, twins: Twins) -> Observed | None:
+        twin = twins.get(reading.subject) if reading.subject is not None else None
+        if twin is None:
+            return None
+        return await self._looker.observe(twin.ref.kind, twin.backend_id, metric_keys(reading))
+
+    async def _is_there(self, ref: Ref, twins: Twins) -> bool:
+        return await self._looker.get(ref.kind, twins[ref].backend_id) is not None
+
+    async def _lost(self, step: BatchStep | SingleStep, attempt: int, ref: Ref | None = None) -> Outcome:
+        """Something that was here is gone: forget its id, so that it is found by its mark or brought over again."""
+        subject = ref or (step.run if isinstance(step, BatchStep) else step.reading.subject)
+        return await self._forgotten(subject, attempt) if subject is not None else Rewritten()
+
+    async def _forgotten(self, ref: Ref, attempt: int) -> Outcome:
+        await self._queue.forget(ref, self._backend.name)
+        log.warning("delivery.forgotten", backend=self._backend.name, entity=ref.key)
+        wait = wait_before(attempt, self._policy.retry, self._clock.chance())
+        return Later(wait=wait, reason=f"{ref.key} is no longer on {self._backend.name}", is_backend=False)
+
+
+def _seen_there(reading: Reading, twins: Twins) -> Reading:
+    """The same write in that side's ids, to be held against that side's state."""
+    call = translate(reading, twins, "")
+    exchange = Exchange(
+        operation=reading.exchange.operation,
+        method=reading.exchange.method,
+        path=reading.exchange.path,
+        body=call.body,
+        answer=reading.exchange.answer,
+    )
+    return read(exchange)
+
+
+def _alone(run: Ref, batch: Batch) -> Exchange:
+    """A batch told as an exchange of its own, in the client's ids, as it is parked."""
+    document: Document = {"run_id": run.client_id}
+    for name, listed in (("metrics", batch.metrics), ("params", batch.params), ("tags", batch.tags)):
+        if listed:
+            document[name] = list[JSON](listed)
+    return Exchange(operation="logBatch", method="POST", path=f"{API}/runs/log-batch", body=write(document))
+
+
+def _parking(seq: int, exchange: Exchange, cause: str, *, holds: bool = False) -> Parking:
+    return Parking(seq=seq, exchange=exchange, reason="refused", cause=cause, holds=holds)

@@ -1,0 +1,355 @@
+"""A façade over a real `mlflow server`: who may enter, under which names, and what goes wrong on the way.
+
+Forwards everything it does not refuse, streamed both ways, and keeps a log that tests read on the same port. What a
+particular cloud does differently is its `Dialect` (`Plain`, `databricks.Databricks`, `azureml.AzureML`). It never keeps
+runs or experiments itself: ids and stored data are the real server's. JSON bodies are held in memory, for the log, the
+naming rules and the duplicate counters; all others pass in chunks.
+
+    GET    /__emulator__/log?since=N&wait=S   requests with a number above N; waits up to S seconds for one
+    DELETE /__emulator__/log                  forget requests and duplicates
+    POST   /__emulator__/faults               set the rules (see `faults`); they replace the ones before
+    DELETE /__emulator__/faults               no rules; calls in a black hole are dropped
+    GET    /__emulator__/duplicates           metric points and marked runs that were stored twice
+"""
+
+import asyncio
+import hmac
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias, assert_never
+
+from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector, web
+
+from dualtrack.emulators.faults import (
+    BlackHole,
+    Body,
+    Decision,
+    DropAfter,
+    DropBefore,
+    Refuse,
+    Rule,
+    decide,
+    name_of,
+    parse_rules,
+)
+from dualtrack.emulators.record import Duplicates, RequestLog, parse_object
+
+JSON: TypeAlias = Any
+
+CHUNK_BYTES = 64 * 1024
+JSON_BYTES_MAX = 64 * 1024 * 1024
+# uvicorn closes idle connections after 5 s; a POST on a connection that just went is not ours to repeat.
+KEEPALIVE_SECONDS = 2
+HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+# The real server checks Host and Origin, and has no use for the façade's token.
+NOT_FORWARDED = HOP_BY_HOP | {"host", "origin", "authorization", "cookie", "expect"}
+CODES = {
+    400: "BAD_REQUEST",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "RESOURCE_DOES_NOT_EXIST",
+    409: "RESOURCE_CONFLICT",
+    429: "REQUEST_LIMIT_EXCEEDED",
+    500: "INTERNAL_ERROR",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A request as a dialect sees it: `path` on the real server, the JSON body as an object."""
+
+    method: str
+    path: str
+    document: Mapping[str, JSON]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """An answer of the façade's own; `document` None is an empty body."""
+
+    status: int
+    document: JSON = None
+
+    def to_response(self, headers: Mapping[str, str] | None = None) -> web.Response:
+        if self.document is None:
+            return web.Response(status=self.status, headers=headers)
+        return web.json_response(self.document, status=self.status, headers=headers)
+
+
+class Dialect(Protocol):
+    """What one kind of backend does differently."""
+
+    def locate(self, path: str) -> str | None:
+        """Give the path on the real server, or None for a path that this backend does not have."""
+
+    def unknown(self) -> Reply:
+        """Answer a path that this backend does not have."""
+
+    def unauthorized(self) -> Reply:
+        """Answer a call without the right token."""
+
+    def answer(self, call: Call) -> Reply | None:
+        """Refuse a call or answer it in the real server's place; None lets it through."""
+
+    def error(self, status: int, code: str, message: str) -> Reply:
+        """Put an error into this backend's shape."""
+
+
+class Plain:
+    """A plain MLflow server behind a token."""
+
+    def locate(self, path: str) -> str | None:
+        return path
+
+    def unknown(self) -> Reply:
+        return self.error(404, "ENDPOINT_NOT_FOUND", "No such endpoint.")
+
+    def unauthorized(self) -> Reply:
+        return self.error(401, "UNAUTHENTICATED", "Credential was not sent or is not valid.")
+
+    def answer(self, call: Call) -> Reply | None:  # noqa: ARG002 - the protocol's
+        return None
+
+    def error(self, status: int, code: str, message: str) -> Reply:
+        return Reply(status=status, document={"error_code": code, "message": message})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    upstream: str
+    token: str = field(repr=False)
+    dialect: Dialect = field(default_factory=Plain)
+
+
+def named_experiment(call: Call) -> str | None:
+    """Give the experiment name that a call asks for: the new one of a create or a rename."""
+    if call.method != "POST":
+        return None
+    if call.path.endswith("/experiments/create"):
+        return str(call.document.get("name", ""))
+    if call.path.endswith("/experiments/update"):
+        return str(call.document.get("new_name", ""))
+    return None
+
+
+def make_app(settings: Settings) -> web.Application:
+    """Build the façade as an aiohttp application; serve it on a loopback address."""
+    emulator = _Emulator(settings)
+    app = web.Application(client_max_size=JSON_BYTES_MAX)
+    app.router.add_get("/__emulator__/log", emulator.show_log)
+    app.router.add_delete("/__emulator__/log", emulator.clear_log)
+    app.router.add_post("/__emulator__/faults", emulator.set_faults)
+    app.router.add_delete("/__emulator__/faults", emulator.clear_faults)
+    app.router.add_get("/__emulator__/duplicates", emulator.show_duplicates)
+    app.router.add_route("*", "/{path:.*}", emulator.handle)
+    app.cleanup_ctx.append(emulator.connect)
+    app.on_shutdown.append(emulator.release)
+    return app
+
+
+class _Emulator:
+    """One façade: its rules, its memory, its connection to the real server."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._dialect = settings.dialect
+        self._log = RequestLog()
+        self._duplicates = Duplicates()
+        self._rules: tuple[Rule, ...] = ()
+        self._counts: tuple[int, ...] = ()
+        self._released = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._session: ClientSession
+
+    async def connect(self, _app: web.Application) -> AsyncIterator[None]:
+        self._session = ClientSession(
+            connector=TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS),
+            cookie_jar=DummyCookieJar(),
+            timeout=ClientTimeout(total=None),
+            auto_decompress=False,
+        )
+        async with self._session:
+            yield
+
+    async def release(self, _app: web.Application) -> None:
+        """Let go of the calls in a black hole, so that a stop does not wait for them."""
+        self._released.set()
+        self._wake()
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        path, _, query = request.raw_path.partition("?")
+        number = self._log.open(request.method, path, query, tuple(request.headers.keys()))
+        body = await request.read() if request.content_type == "application/json" else None
+        self._log.note_body(number, body or b"")
+        decision = decide(self._rules, self._counts, request.method, path)
+        self._counts = decision.counts
+        self._wake()  # from here on, what the rules say is settled for this call
+        try:
+            return await self._suffer(request, number, body, decision)
+        finally:
+            self._wake()
+
+    async def _suffer(
+        self, request: web.Request, number: int, body: bytes | None, decision: Decision
+    ) -> web.StreamResponse:
+        """Do what the fault decision says, or else the work."""
+        if decision.action is not None:
+            self._log.note(number, fault=name_of(decision.action))
+        released = self._released
+        await asyncio.sleep(decision.delay)
+        match decision.action:
+            case None:
+                return await self._serve(request, number, body, is_lost=False)
+            case Refuse() as refusal:
+                self._log.note(number, status=refusal.status)
+                return self._refuse(refusal)
+            case DropBefore():
+                return _drop(request)
+            case BlackHole():
+                await released.wait()
+                return _drop(request)
+            case DropAfter():
+                await self._serve(request, number, body, is_lost=True)
+                return _drop(request)
+            case other:
+                assert_never(other)
+
+    async def _serve(
+        self, request: web.Request, number: int, body: bytes | None, *, is_lost: bool
+    ) -> web.StreamResponse:
+        path = self._dialect.locate(request.raw_path.partition("?")[0])
+        reply = self._judge(request, path, body)
+        if reply is None and path is not None:
+            return await self._forward(request, number, path, body, is_lost=is_lost)
+        reply = reply or self._dialect.unknown()
+        self._log.note(number, status=reply.status)
+        return reply.to_response()
+
+    def _judge(self, request: web.Request, path: str | None, body: bytes | None) -> Reply | None:
+        """Answer what never reaches the real server."""
+        if path is None:
+            return self._dialect.unknown()
+        given = request.headers.get("Authorization", "").encode()
+        if not hmac.compare_digest(given, f"Bearer {self._settings.token}".encode()):
+            return self._dialect.unauthorized()
+        return self._dialect.answer(Call(method=request.method, path=path, document=parse_object(body)))
+
+    async def _forward(
+        self, request: web.Request, number: int, path: str, body: bytes | None, *, is_lost: bool
+    ) -> web.StreamResponse:
+        query = request.raw_path.partition("?")[2]
+        target = self._settings.upstream.rstrip("/") + path + (f"?{query}" if query else "")
+        payload = body if body is not None or not request.can_read_body else request.content
+        try:
+            async with self._session.request(
+                request.method,
+                type(request.url)(target, encoded=True),  # aiohttp's URL type; the path goes on as it came
+                headers=_without(request.headers, NOT_FORWARDED),
+                data=payload,
+                allow_redirects=False,
+                skip_auto_headers=("Content-Type", "User-Agent", "Accept", "Accept-Encoding"),
+            ) as answer:
+                self._log.note(number, status=answer.status)
+                if answer.status < 300:
+                    self._duplicates.accept(path, parse_object(body))
+                return await self._relay(request, answer, is_lost=is_lost)
+        except ClientError as exc:
+            reply = self._dialect.error(503, "TEMPORARILY_UNAVAILABLE", f"upstream: {exc}")
+            self._log.note(number, status=reply.status)
+            return reply.to_response()
+
+    async def _relay(self, request: web.Request, answer: ClientResponse, *, is_lost: bool) -> web.StreamResponse:
+        if answer.status >= 400 or is_lost:
+            return self._reshape(answer, await answer.read())
+        response = web.StreamResponse(status=answer.status, headers=_without(answer.headers, HOP_BY_HOP))
+        await response.prepare(request)
+        async for chunk in answer.content.iter_chunked(CHUNK_BYTES):
+            await response.write(chunk)
+        await response.write_eof()
+        return response
+
+    def _reshape(self, answer: ClientResponse, body: bytes) -> web.Response:
+        """Put the real server's JSON error into the dialect's shape; leave other bodies alone."""
+        document = parse_object(body)
+        if "error_code" in document:
+            return self._dialect.error(
+                answer.status, str(document["error_code"]), str(document.get("message", ""))
+            ).to_response()
+        headers = _without(answer.headers, HOP_BY_HOP | {"content-length"})
+        return web.Response(status=answer.status, headers=headers, body=body)
+
+    def _refuse(self, refusal: Refuse) -> web.Response:
+        headers = {"Retry-After": refusal.retry_after} if refusal.retry_after else {}
+        match refusal.body:
+            case Body.JSON:
+                code = refusal.code or CODES.get(refusal.status, "TEMPORARILY_UNAVAILABLE")
+                reply = self._dialect.error(refusal.status, code, "A fault that a test asked for.")
+                return reply.to_response(headers)
+            case Body.HTML:
+                text = f"<html><body><h1>{refusal.status}</h1></body></html>"
+                return web.Response(status=refusal.status, headers=headers, text=text, content_type="text/html")
+            case Body.EMPTY:
+                return web.Response(status=refusal.status, headers=headers)
+            case other:
+                assert_never(other)
+
+    async def show_log(self, request: web.Request) -> web.Response:
+        since = int(request.query.get("since", "0"))
+        deadline = asyncio.get_running_loop().time() + float(request.query.get("wait", "0"))
+        while not (seen := self._log.since(since)) and not self._released.is_set():
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._changed.wait()
+            except TimeoutError:
+                break
+        return web.json_response({"requests": seen})
+
+    async def clear_log(self, _request: web.Request) -> web.Response:
+        self._log.clear()
+        self._duplicates.clear()
+        return web.json_response({})
+
+    async def set_faults(self, request: web.Request) -> web.Response:
+        try:
+            self._rules = parse_rules(await request.json())
+        except ValueError as exc:
+            return web.json_response({"message": str(exc)}, status=400)
+        self._counts = (0,) * len(self._rules)
+        return web.json_response({"rules": len(self._rules)})
+
+    async def clear_faults(self, _request: web.Request) -> web.Response:
+        self._rules = self._counts = ()
+        self._released.set()
+        self._released = asyncio.Event()
+        return web.json_response({"rules": 0})
+
+    async def show_duplicates(self, _request: web.Request) -> web.Response:
+        return web.json_response(self._duplicates.report())
+
+    def _wake(self) -> None:
+        """Tell whoever waits for the log; the next one waits for a fresh event."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+def _drop(request: web.Request) -> web.StreamResponse:
+    """Close the connection with no answer; what is returned finds nobody to read it."""
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response(status=500)
+
+
+def _without(headers: Mapping[str, str], names: frozenset[str] | set[str]) -> list[tuple[str, str]]:
+    return [(name, value) for name, value in headers.items() if name.lower() not in names]

@@ -1,0 +1,297 @@
+"""The Protocols between the rooms: what the hot path, delivery and reconciling ask of the outside.
+
+Adapters live in `store` and `backends`; only `app` knows which one stands behind a port.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from dualtrack.core.entry import Entry, OpenEntry
+from dualtrack.core.exchange import Answer, Call, Document, Exchange, Observed
+from dualtrack.core.ids import BackendId, EntityKind, Ref, Twin
+
+
+class Clock(Protocol):
+    """Time and chance, injected so that tests decide about both."""
+
+    def now(self) -> float:
+        """Seconds since the epoch, UTC; also right after a restart, so journal columns hold it."""
+        ...
+
+    def chance(self) -> float:
+        """A random number in [0, 1)."""
+        ...
+
+    async def wait(self, seconds: float) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """The primary accepted entry `entry_id`: deliver it in the lane `key`, at `seq` if a place was kept for it.
+
+    `exchange` replaces what was opened when only a part of it took effect (a settled crash) or when the answer
+    matters (a create). `twins` is what the answer says of the primary's own ids.
+    """
+
+    entry_id: int
+    key: str
+    exchange: Exchange | None = None
+    seq: int | None = None
+    twins: tuple[Twin, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parking:
+    """An entry, or one item of it, that a backend will not take. `holds` keeps everything behind it back."""
+
+    seq: int
+    exchange: Exchange
+    reason: str
+    cause: str
+    holds: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """What a backend cannot hold (P7): a bounded reason for counting, and the detail for people."""
+
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """The outcome of work on one lane, committed in one transaction.
+
+    `done` are the seqs that need no further delivery. `next_at` is when the lane is due again if anything is left;
+    `waiting_for` names the lane whose progress makes it due earlier; `error` is the last trouble, in words.
+    """
+
+    backend: str
+    key: str
+    done: tuple[int, ...] = ()
+    twins: tuple[Twin, ...] = ()
+    parkings: tuple[Parking, ...] = ()
+    losses: tuple[Loss, ...] = ()
+    next_at: float = 0.0
+    attempts: int = 0
+    waiting_for: str | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lane:
+    """A claimed ordering key of one backend; `attempts` failed since it last moved."""
+
+    backend: str
+    key: str
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backlog:
+    """What waits for one backend. `oldest_at` is when the oldest of it was acknowledged, None when nothing waits."""
+
+    backend: str
+    entries: int
+    oldest_at: float | None
+    lanes: int
+    held_lanes: int
+    parked: int
+    losses: int
+    last_error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parked:
+    """A dead letter as people see it."""
+
+    parked_id: int
+    backend: str
+    key: str
+    operation: str
+    reason: str
+    cause: str
+    parked_at: float
+    holds: bool
+    next_step: str
+    exchange: Exchange | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Disk use of the journal, in bytes, against its bound, and records set aside as damaged."""
+
+    used_bytes: int
+    capacity_bytes: int
+    entries: int
+    quarantined: int
+    is_full: bool
+
+
+class Intake(Protocol):
+    """The journal as the hot path sees it."""
+
+    async def open(self, exchange: Exchange) -> int:
+        """Keep `exchange` so that it survives this process. Raise `JournalFullError`, `RegistryEntryError`."""
+        ...
+
+    async def settle(self, settlement: Settlement) -> None:
+        """Queue an opened entry for every secondary; synced to disk on return. Raise `JournalError`."""
+        ...
+
+    def refuse(self, entry_id: int) -> None:
+        """Forget an entry that the primary refused. Never waits: if it is lost, recovery finds it refused again."""
+        ...
+
+    def doubt(self, entry_id: int, key: str | None) -> OpenEntry:
+        """Keep the entry's place in its lane until somebody has asked the primary what became of it."""
+        ...
+
+    def give_up_place(self, key: str, seq: int) -> None:
+        """Let the lane go past a place that was kept: the write there was refused after all."""
+        ...
+
+
+class IdMap(Protocol):
+    async def twin(self, ref: Ref, backend: str) -> Twin | None: ...
+
+    async def client_ref(self, kind: EntityKind, backend: str, backend_id: BackendId) -> Ref | None:
+        """Answer which entity `backend` calls `backend_id`."""
+        ...
+
+    async def rooted(self, backend: str, uris: Sequence[str]) -> Twin | None:
+        """Answer the twin on `backend` whose artifact root is one of `uris` (longest first)."""
+        ...
+
+    async def named(self, kind: EntityKind, backend: str, name: str) -> Twin | None: ...
+
+    async def learn(self, twins: Iterable[Twin]) -> None: ...
+
+    async def forget(self, ref: Ref, backend: str) -> None: ...
+
+
+class Queue(IdMap, Protocol):
+    """The journal as delivery sees it."""
+
+    async def claim(self, backend: str, limit: int, now: float) -> list[Lane]:
+        """Lease at most `limit` due lanes, the longest due first. The lease ends with `release` or the process."""
+        ...
+
+    def release(self, lane: Lane) -> None: ...
+
+    async def next_due(self, backend: str) -> float | None:
+        """Answer when the next unleased lane is due, None when there is none."""
+        ...
+
+    async def read(self, lane: Lane, max_bytes: int) -> list[Entry]:
+        """Answer the head of a lane in order, bounded; nothing beyond a place kept for a doubtful write."""
+        ...
+
+    async def mark_attempted(self, lane: Lane, seq: int) -> None:
+        """Write down, synced, that a create is about to be sent."""
+        ...
+
+    async def record(self, progress: Progress) -> None:
+        """Commit an outcome with the ids it revealed, in one transaction."""
+        ...
+
+    async def is_pending(self, backend: str, key: str) -> bool:
+        """Say whether anything is queued in that lane."""
+        ...
+
+    def last_seq(self) -> int:
+        """Answer a number that no write acknowledged so far exceeds."""
+        ...
+
+    async def replace(self, backend: str, key: str, upto: int, exchanges: Sequence[Exchange]) -> None:
+        """Put `exchanges` in the place of all that the lane holds up to `upto`: they already contain it."""
+        ...
+
+
+class Journal(Intake, Queue, Protocol):
+    """All of it, as `app`, `admin` and `reconcile` see it."""
+
+    async def left_open(self, key_of: Callable[[Exchange], str | None]) -> list[OpenEntry]:
+        """Answer, once at start, the entries that a crash left open, each with its place kept."""
+        ...
+
+    async def opened(self, entry_id: int) -> Exchange | None:
+        """Read an open entry; None when it is not open any more, or damaged."""
+        ...
+
+    async def backlogs(self) -> list[Backlog]: ...
+
+    async def usage(self) -> Usage: ...
+
+    async def parked(self, parked_id: int | None = None, limit: int = 100) -> list[Parked]: ...
+
+    async def retry_parked(self, parked_id: int, now: float) -> bool: ...
+
+    async def discard_parked(self, parked_id: int, note: str) -> bool: ...
+
+    async def find(self, some_id: str) -> list[Twin]:
+        """Answer every twin of the entities that any backend calls `some_id`."""
+        ...
+
+    async def export_ids(self, after: tuple[str, str], limit: int) -> list[Twin]: ...
+
+    async def losses(self, key: str | None = None, limit: int = 100) -> list[tuple[str, str, Loss, int]]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """An answer being streamed: head now, body as it arrives. Header names and values are as received."""
+
+    status: int
+    reason: str
+    headers: tuple[tuple[str, str], ...]
+    body: AsyncIterator[bytes]
+
+    def header(self, name: str) -> str:
+        wanted = name.lower()
+        return next((value for key, value in self.headers if key.lower() == wanted), "")
+
+
+class Upstream(Protocol):
+    """The narrow seam to a backend that a client's request is passed to. Raises `UnreachableError`."""
+
+    name: str
+
+    def stream(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes | AsyncIterator[bytes] | None,
+    ) -> AbstractAsyncContextManager[Reply]: ...
+
+
+class Backend(Upstream, Protocol):
+    """A backend that dualtrack calls on its own behalf."""
+
+    async def send(self, call: Call) -> Answer:
+        """Make one call. Raise `UnreachableError` when no answer came, `UnauthorizedError` when signing in failed."""
+        ...
+
+
+class Looker(Protocol):
+    """Reads of one backend by which a doubtful or refused write is judged. Raises `UnreachableError`."""
+
+    async def get(self, kind: EntityKind, backend_id: str) -> Document | None:
+        """Read an entity as the backend answers it; None when it is not there."""
+        ...
+
+    async def observe(self, kind: EntityKind, backend_id: str, metric_keys: Sequence[str]) -> Observed | None: ...
+
+    async def find_mirror(self, ref: Ref, experiment_id: str) -> Twin | None: ...
+
+
+class Adopter(Protocol):
+    """Brings an entity that a secondary lacks over whole, as journal entries."""
+
+    async def adopt(self, ref: Ref, backend: str) -> bool:
+        """Queue all that the primary holds of `ref`; False when the primary does not know it either."""
+        ...

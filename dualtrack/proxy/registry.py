@@ -1,0 +1,146 @@
+"""Registry calls when the registry lives on a secondary.
+
+Ids are translated, the run's writes waited for, answers translated back. A call goes to the registry and nowhere else.
+What it names must have arrived there first, so the call waits, bounded, until nothing of those runs is queued any
+more; when the wait runs out the client gets a 503 that it repeats.
+"""
+
+from collections.abc import Iterable
+from urllib.parse import parse_qsl, urlencode
+
+from aiohttp import web
+
+from dualtrack.core.exchange import Document
+from dualtrack.core.ids import BackendId, Ref, Twin
+from dualtrack.ports import Adopter, Backend, Clock, Queue
+from dualtrack.proxy.errors import Refusal, unavailable
+from dualtrack.proxy.forward import pass_on, request_headers, response_headers
+from dualtrack.translate.document import MalformedError, parse, write
+from dualtrack.translate.registry import Name, Place, as_ref, from_query, names, roots_above, to_query, walk
+
+_LOOK_SECONDS = 0.05
+
+
+class RegistryRelay:
+    """Relays to `registry`, a secondary. `wait` is how many seconds a call may wait for a run's writes."""
+
+    def __init__(
+        self,
+        registry: Backend,
+        primary: str,
+        queue: Queue,
+        adopter: Adopter,
+        clock: Clock,
+        wait: float,
+    ) -> None:
+        self._registry = registry
+        self._primary = primary
+        self._queue = queue
+        self._adopter = adopter
+        self._clock = clock
+        self._wait = wait
+
+    async def relay(self, request: web.BaseRequest, path: str, query: str, body: bytes) -> web.StreamResponse:
+        """Answer a registry call. Raises `Refusal`, and what reaching the registry raises."""
+        pairs = from_query(parse_qsl(query, keep_blank_values=True))
+        try:
+            document = parse(body)
+        except MalformedError as error:
+            raise Refusal(400, "MALFORMED_REQUEST", str(error), label="registry") from error
+        wanted: Document = {"query": pairs, "body": document}
+        there = await self._there(names(wanted))
+        renamed = walk(wanted, lambda item: there.get(item, _same(item)))
+        assert isinstance(renamed, dict)
+        target = f"{path}?{urlencode(to_query(_object(renamed['query'])))}" if query else path
+        sent = write(_object(renamed["body"])) if body else None
+        headers = request_headers(request.headers, forwards_credentials=False)
+        headers.popall("Content-Length", None)
+        headers["Accept-Encoding"] = "identity"
+        async with self._registry.stream(request.method, target, headers, sent) as reply:
+            answered = b"".join([chunk async for chunk in reply.body])
+            back = response_headers(reply.headers, "registry")
+            back.popall("Content-Length", None)
+            return web.Response(
+                status=reply.status, reason=reply.reason, headers=back, body=await self._translated_back(answered)
+            )
+
+    async def download(self, request: web.BaseRequest, target: str) -> web.StreamResponse:
+        """Stream a model version's file; it is named by model and version, which need no translation."""
+        return await pass_on(request, self._registry, target, "registry")
+
+    # --- there --------------------------------------------------------------------------------------------------
+
+    async def _there(self, wanted: Iterable[Name | Place]) -> dict[Name | Place, str]:
+        """What the registry calls everything that a request names; waits for what is on its way."""
+        deadline = self._clock.now() + self._wait
+        found: dict[Name | Place, str] = {}
+        for item in wanted:
+            root = ""
+            if isinstance(item, Name):
+                ref: Ref | None = as_ref(item)
+            else:
+                owner = await self._queue.rooted(self._primary, roots_above(item.uri))
+                ref, root = (owner.ref, owner.root) if owner is not None else (None, "")
+            if ref is None:
+                continue
+            twin = await self._arrived(ref, deadline)
+            if twin is None or twin.is_discarded:
+                continue
+            if isinstance(item, Name):
+                found[item] = twin.backend_id
+            elif twin.root:
+                found[item] = twin.root + item.uri[len(root) :]
+        return found
+
+    async def _arrived(self, ref: Ref, deadline: float) -> Twin | None:
+        """Wait until nothing of `ref` is queued for the registry; None when nobody knows it."""
+        name = self._registry.name
+        asked = False
+        while True:
+            if not await self._queue.is_pending(name, ref.key):
+                twin = await self._queue.twin(ref, name)
+                if twin is not None:
+                    return twin
+                if asked or not await self._adopter.adopt(ref, name):
+                    return None
+                asked = True
+            if self._clock.now() >= deadline:
+                raise unavailable(
+                    f"the registry is on {name}, and writes of {ref.key} have not all arrived there within"
+                    f" {self._wait:.0f} s (registry_wait). `dualtrack status` says why; the call can be repeated",
+                    retry_after=10,
+                    label="registry",
+                )
+            await self._clock.wait(_LOOK_SECONDS)
+
+    # --- back ---------------------------------------------------------------------------------------------------
+
+    async def _translated_back(self, body: bytes) -> bytes:
+        try:
+            document = parse(body)
+        except MalformedError:
+            return body
+        back = {item: await self._back(item) for item in names(document)}
+        if all(value == _same(item) for item, value in back.items()):
+            return body
+        renamed = walk(document, lambda item: back.get(item, _same(item)))
+        return write(_object(renamed))
+
+    async def _back(self, item: Name | Place) -> str:
+        name = self._registry.name
+        if isinstance(item, Name):
+            ref = await self._queue.client_ref(item.kind, name, BackendId(item.value))
+            return ref.client_id if ref is not None else item.value
+        owner = await self._queue.rooted(name, roots_above(item.uri))
+        here = await self._queue.twin(owner.ref, self._primary) if owner is not None else None
+        if owner is None or here is None or not here.root:
+            return item.uri
+        return here.root + item.uri[len(owner.root) :]
+
+
+def _same(item: Name | Place) -> str:
+    return item.value if isinstance(item, Name) else item.uri
+
+
+def _object(node: object) -> Document:
+    return node if isinstance(node, dict) else {}

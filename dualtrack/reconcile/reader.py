@@ -1,0 +1,60 @@
+"""Reads of one backend: an entity, its metric histories, the mirror that carries a mark."""
+
+from collections.abc import AsyncIterator, Sequence
+
+from dualtrack.core.exchange import Answer, Call, Document, Observed
+from dualtrack.core.ids import EntityKind, Ref, Twin
+from dualtrack.core.verdict import describe
+from dualtrack.errors import UnreachableError
+from dualtrack.ports import Backend
+from dualtrack.translate.document import objects, parse, text
+from dualtrack.translate.mlflow import found_by_mark, get_call, history_page, search_by_mark
+from dualtrack.translate.operations import learn
+
+
+class Reader:
+    """`source` is the primary's name, as the marks carry it; `page` bounds one page of a history."""
+
+    def __init__(self, backend: Backend, source: str, page: int) -> None:
+        self._backend = backend
+        self._source = source
+        self._page = page
+
+    async def ask(self, call: Call) -> Answer | None:
+        """Read; None when it is not there. Any other refusal is trouble: raise `UnreachableError`."""
+        answer = await self._backend.send(call)
+        if answer.status == 404:
+            return None
+        if not answer.is_success:
+            raise UnreachableError(self._backend.name, call.operation, describe(answer), retry_after=answer.retry_after)
+        return answer
+
+    async def get(self, kind: EntityKind, backend_id: str) -> Document | None:
+        answer = await self.ask(get_call(kind, backend_id))
+        return parse(answer.body) if answer is not None else None
+
+    async def histories(self, run_id: str, keys: Sequence[str]) -> dict[str, list[Document]]:
+        return {key: [point async for page in self.history(run_id, key) for point in page] for key in keys}
+
+    async def history(self, run_id: str, key: str) -> AsyncIterator[list[Document]]:
+        """Page through one metric of one run."""
+        token = ""
+        while True:
+            answer = await self.ask(history_page(run_id, key, token, self._page))
+            page = parse(answer.body) if answer is not None else {}
+            yield objects(page.get("metrics"))
+            token = text(page.get("next_page_token"))
+            if not token:
+                return
+
+    async def observe(self, kind: EntityKind, backend_id: str, metric_keys: Sequence[str]) -> Observed | None:
+        entity = await self.get(kind, backend_id)
+        if entity is None:
+            return None
+        return Observed(entity=entity, histories=await self.histories(backend_id, metric_keys))
+
+    async def find_mirror(self, ref: Ref, experiment_id: str) -> Twin | None:
+        """Find the run or model that carries the mark of `ref`, in an experiment of this backend."""
+        answer = await self.ask(search_by_mark(ref, experiment_id))
+        found = found_by_mark(ref.kind, parse(answer.body), ref, self._source) if answer is not None else []
+        return learn(ref.kind, ref, self._backend.name, found[0]) if found else None

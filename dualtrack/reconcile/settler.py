@@ -1,0 +1,159 @@
+"""Settles writes whose answer from the primary was lost: a crash in between, a dropped connection, a 5xx.
+
+It asks the primary what took effect. That much is queued, at the place that was kept for it in its lane; the rest is
+refused, as if the primary had said so. A create is looked for among what nobody has claimed: a run that the primary
+made and nobody heard of is mirrored too, so that both sides agree.
+"""
+
+import asyncio
+
+import structlog
+
+from dualtrack.core.entry import OpenEntry
+from dualtrack.core.exchange import Document, Exchange
+from dualtrack.core.ids import BackendId, EntityKind
+from dualtrack.core.verdict import RetryPolicy, wait_before
+from dualtrack.errors import BackendError, JournalError
+from dualtrack.metrics import Metrics
+from dualtrack.ports import Clock, Journal, Settlement
+from dualtrack.reconcile.reader import Reader
+from dualtrack.translate.document import MalformedError, field, objects, parse, text, write
+from dualtrack.translate.evidence import created, metric_keys, remaining, shows
+from dualtrack.translate.mlflow import API, experiment_by_name, search_created
+from dualtrack.translate.operations import Reading, Shape, lane_of, made_by, read
+
+log = structlog.get_logger("dualtrack.reconcile")
+
+_POLICY = RetryPolicy(wait_min=1.0, wait_max=30.0)
+_CREATED_ID = {EntityKind.RUN: ("run", "info", "run_id"), EntityKind.MODEL: ("model", "info", "model_id")}
+
+
+class Settler:
+    """Owns the writes in doubt. `primary` is the primary's name."""
+
+    def __init__(self, journal: Journal, reader: Reader, primary: str, clock: Clock, metrics: Metrics) -> None:
+        self._journal = journal
+        self._reader = reader
+        self._primary = primary
+        self._clock = clock
+        self._metrics = metrics
+        self._doubts: asyncio.Queue[OpenEntry] = asyncio.Queue()
+        self._unsettled = 0
+
+    @property
+    def unsettled(self) -> int:
+        """How many writes are in doubt now."""
+        return self._unsettled
+
+    def take(self, entry: OpenEntry) -> None:
+        """Ask about `entry` soon."""
+        self._unsettled += 1
+        self._metrics.journal_open.set(self._unsettled)
+        self._doubts.put_nowait(entry)
+
+    async def recover(self) -> int:
+        """Take over what a crash left open; the place of each in its lane is kept from here on."""
+        entries = await self._journal.left_open(lane_of)
+        for entry in entries:
+            self.take(entry)
+        if entries:
+            log.warning("reconcile.left_open", entries=len(entries))
+        return len(entries)
+
+    async def run(self) -> None:
+        """Settle doubts one after the other, for ever; while the primary cannot say, keep asking."""
+        while True:
+            entry = await self._doubts.get()
+            attempt = 0
+            while True:
+                try:
+                    accepted = await self._settle(entry)
+                except (BackendError, JournalError) as error:
+                    attempt += 1
+                    wait = wait_before(attempt, _POLICY, self._clock.chance())
+                    log.warning("reconcile.unsettled", entry=entry.entry_id, reason=str(error), wait=round(wait, 1))
+                    await self._clock.wait(wait)
+                    continue
+                break
+            self._unsettled -= 1
+            self._metrics.journal_open.set(self._unsettled)
+            log.info("reconcile.settled", entry=entry.entry_id, accepted=accepted)
+
+    async def _settle(self, entry: OpenEntry) -> bool:
+        exchange = await self._journal.opened(entry.entry_id)
+        settlement = await self._judge(entry, exchange) if exchange is not None else None
+        if settlement is not None:
+            await self._journal.settle(settlement)
+            return True
+        self._journal.refuse(entry.entry_id)
+        if entry.key is not None:
+            self._journal.give_up_place(entry.key, entry.seq)
+        return False
+
+    async def _judge(self, entry: OpenEntry, exchange: Exchange) -> Settlement | None:
+        try:
+            reading = read(exchange)
+        except MalformedError:
+            return None
+        if reading.operation.creates:
+            return await self._find_created(entry, reading)
+        if reading.subject is None:
+            return None
+        subject = reading.subject
+        observed = await self._reader.observe(subject.kind, subject.client_id, metric_keys(reading))
+        if observed is None:
+            return None
+        took_effect: Exchange | None = None
+        if reading.operation.shape is Shape.NONE:
+            if not shows(reading, observed):
+                return None
+        else:
+            left = remaining(reading, observed)
+            if left is None:
+                return None
+            body = write({"run_id": subject.client_id, **left})
+            took_effect = Exchange(operation="logBatch", method="POST", path=f"{API}/runs/log-batch", body=body)
+        return Settlement(entry_id=entry.entry_id, key=subject.key, exchange=took_effect, seq=entry.seq)
+
+    async def _find_created(self, entry: OpenEntry, reading: Reading) -> Settlement | None:
+        kind = reading.operation.about
+        if kind is EntityKind.EXPERIMENT:
+            found = await self._named(reading)
+        else:
+            found = await self._unclaimed(reading)
+        if found is None:
+            return None
+        exchange = reading.exchange
+        answered = Exchange(
+            operation=exchange.operation,
+            method=exchange.method,
+            path=exchange.path,
+            query=exchange.query,
+            body=exchange.body,
+            answer=write(found),
+        )
+        made = made_by(answered, self._primary)
+        if made is None:
+            return None
+        return Settlement(entry_id=entry.entry_id, key=made.ref.key, exchange=answered, seq=entry.seq, twins=(made,))
+
+    async def _named(self, reading: Reading) -> Document | None:
+        name = text(reading.document.get("name"))
+        answer = await self._reader.ask(experiment_by_name(name)) if name else None
+        experiment = field(parse(answer.body), "experiment") if answer is not None else None
+        return {"experiment_id": field(experiment, "experiment_id")} if experiment else None
+
+    async def _unclaimed(self, reading: Reading) -> Document | None:
+        kind = reading.operation.about
+        answer = await self._reader.ask(search_created(reading))
+        if answer is None:
+            return None
+        listed = parse(answer.body)
+        found: list[Document] = [{"run": run} for run in objects(listed.get("runs"))]
+        found += [{"model": model} for model in objects(listed.get("models"))]
+        known: set[str] = set()
+        for candidate in found:
+            some_id = text(field(candidate, *_CREATED_ID[kind]))
+            if await self._journal.client_ref(kind, self._primary, BackendId(some_id)) is not None:
+                known.add(some_id)
+        return created(reading, found, frozenset(known))

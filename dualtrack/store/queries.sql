@@ -1,0 +1,138 @@
+-- Every statement of the SQLite journal that has a fixed shape, by name.
+
+-- name: insert_quarantine
+INSERT INTO quarantine (backend, key, seq, record, why, at) VALUES (?, ?, ?, ?, ?, ?)
+
+-- name: counter
+SELECT value FROM counters WHERE name = 'sequence'
+
+-- name: set_counter
+INSERT INTO counters (name, value) VALUES ('sequence', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value
+
+-- name: left_open
+SELECT id FROM entries WHERE pending IS NULL ORDER BY id
+
+-- name: opened
+SELECT record FROM entries WHERE id = ? AND pending IS NULL
+
+-- name: settle_record
+UPDATE entries SET record = ? WHERE id = ?
+
+-- name: due_lanes
+SELECT key, attempts FROM lanes WHERE backend = ? AND held = 0 AND next_at <= ? ORDER BY next_at LIMIT ?
+
+-- name: next_due
+SELECT key, next_at FROM lanes WHERE backend = ? AND held = 0 ORDER BY next_at LIMIT ?
+
+-- name: read_lane
+SELECT d.seq, d.entry_id, d.settled_at, d.attempted, e.record
+  FROM deliveries AS d LEFT JOIN entries AS e ON e.id = d.entry_id
+ WHERE d.backend = ? AND d.key = ? AND d.seq < ? ORDER BY d.seq
+
+-- name: is_pending
+SELECT 1 FROM lanes WHERE backend = ? AND key = ?
+
+-- name: mark_attempted
+UPDATE deliveries SET attempted = 1 WHERE backend = ? AND key = ? AND seq = ?
+
+-- name: head
+SELECT settled_at FROM deliveries WHERE backend = ? AND key = ? ORDER BY seq LIMIT 1
+
+-- name: update_lane
+UPDATE lanes SET next_at = ?, oldest_at = ?, attempts = ?, held = ?, waiting_for = ?, error = ?
+ WHERE backend = ? AND key = ?
+
+-- name: delete_lane
+DELETE FROM lanes WHERE backend = ? AND key = ?
+
+-- name: add_lane
+INSERT INTO lanes (backend, key, next_at, oldest_at) VALUES (?, ?, ?, ?)
+    ON CONFLICT (backend, key) DO UPDATE SET next_at = excluded.next_at, attempts = 0,
+       oldest_at = min(oldest_at, excluded.oldest_at)
+
+-- name: release_lane
+UPDATE lanes SET held = 0, next_at = ?, attempts = 0, waiting_for = NULL WHERE backend = ? AND key = ?
+
+-- name: wake_waiting
+UPDATE lanes SET next_at = ?, waiting_for = NULL WHERE backend = ? AND waiting_for = ?
+
+-- name: upsert_twin
+INSERT INTO ids (kind, client_id, backend, backend_id, name, root) VALUES (?, ?, ?, ?, ?, ?)
+    ON CONFLICT (kind, client_id, backend) DO UPDATE SET backend_id = excluded.backend_id,
+       name = CASE WHEN excluded.name = '' THEN name ELSE excluded.name END,
+       root = CASE WHEN excluded.root = '' THEN root ELSE excluded.root END
+
+-- name: delete_twin
+DELETE FROM ids WHERE kind = ? AND client_id = ? AND backend = ?
+
+-- name: twin
+SELECT backend_id, name, root FROM ids WHERE kind = ? AND client_id = ? AND backend = ?
+
+-- name: client_id
+SELECT client_id FROM ids WHERE backend_id = ? AND backend = ? AND kind = ?
+
+-- name: rooted
+SELECT kind, client_id, backend_id, name, root FROM ids WHERE root = ? AND backend = ?
+
+-- name: named
+SELECT client_id, backend_id, root FROM ids WHERE name = ? AND backend = ? AND kind = 'experiment'
+
+-- name: find_entities
+SELECT DISTINCT kind, client_id FROM ids WHERE backend_id = ?
+
+-- name: entity_twins
+SELECT kind, client_id, backend, backend_id, name, root FROM ids WHERE kind = ? AND client_id = ? ORDER BY backend
+
+-- name: export_ids
+SELECT kind, client_id, backend, backend_id, name, root FROM ids WHERE (kind, client_id) > (?, ?)
+ ORDER BY kind, client_id, backend LIMIT ?
+
+-- name: insert_parked
+INSERT INTO parked (backend, key, seq, record, operation, reason, cause, holds, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+
+-- name: parked
+SELECT id, backend, key, operation, reason, cause, at, holds, record FROM parked
+ WHERE (?1 IS NULL OR id = ?1) ORDER BY id DESC LIMIT ?2
+
+-- name: parked_row
+SELECT backend, key, seq, record, holds, operation FROM parked WHERE id = ?
+
+-- name: delete_parked
+DELETE FROM parked WHERE id = ?
+
+-- name: held_by
+SELECT 1 FROM parked WHERE backend = ? AND key = ? AND holds = 1
+
+-- name: add_loss
+INSERT INTO losses (backend, key, reason, detail, at) VALUES (?, ?, ?, ?, ?)
+    ON CONFLICT (backend, key, reason, detail) DO UPDATE SET times = times + 1, at = excluded.at
+
+-- name: losses
+SELECT backend, key, reason, detail, times FROM losses WHERE (?1 IS NULL OR key = ?1) ORDER BY at DESC LIMIT ?2
+
+-- name: insert_entry
+INSERT INTO entries (id, at, record, pending) VALUES (?, ?, ?, ?)
+
+-- name: insert_delivery
+INSERT INTO deliveries (backend, key, seq, entry_id, settled_at) VALUES (?, ?, ?, ?, ?)
+
+-- name: lane_entries
+SELECT seq, entry_id FROM deliveries WHERE backend = ? AND key = ? AND seq <= ?
+
+-- name: count_queued
+SELECT backend, count(*) FROM deliveries GROUP BY backend
+
+-- name: backlog
+SELECT count(*), coalesce(sum(held), 0), min(CASE WHEN held = 0 THEN oldest_at END) FROM lanes WHERE backend = ?
+
+-- name: last_error
+SELECT error FROM lanes WHERE backend = ? AND error <> '' ORDER BY next_at DESC LIMIT 1
+
+-- name: count_parked
+SELECT count(*) FROM parked WHERE backend = ?
+
+-- name: count_losses
+SELECT coalesce(sum(times), 0) FROM losses WHERE backend = ?
+
+-- name: count_quarantined
+SELECT count(*) FROM quarantine

@@ -1,0 +1,743 @@
+"""The journal on SQLite: WAL, one writing thread, one reading thread, one process.
+
+Opening an entry is a write that survives this process; settling is synced. `seq` and entry ids come from one counter
+in memory, whose upper bound is reserved on disk in blocks, so that giving a number never waits. Leases are held in
+memory: the database file is locked by this process, so they end with it, which is what a lease is for.
+"""
+
+import asyncio
+import fcntl
+import itertools
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+from dualtrack.core.entry import Entry, OpenEntry
+from dualtrack.core.exchange import Exchange
+from dualtrack.core.ids import BackendId, ClientId, EntityKind, Ref, Twin, parse_key
+from dualtrack.errors import JournalError, JournalFullError, RegistryEntryError, StartError
+from dualtrack.ports import Backlog, Lane, Loss, Parked, Parking, Progress, Settlement, Usage
+from dualtrack.store.record import DamagedRecordError, seal, unseal
+from dualtrack.store.writer import Row, Writer
+
+T = TypeVar("T")
+
+_BLOCK = 1 << 20  # numbers reserved at once: one synced write per million writes
+_CHUNK = 500  # rows per statement: SQLite allows 32,766 variables, at most five of ours a row
+_READ_AHEAD_ROWS = 4000
+_RESERVE = 0.95  # opens stop at this share of the bound, so that what is open can still settle
+
+
+def _queries() -> dict[str, str]:
+    text = resources.files("dualtrack.store").joinpath("queries.sql").read_text()
+    named = (part.partition("\n") for part in text.split("-- name: ")[1:])
+    return {name.strip(): statement.strip() for name, _, statement in named}
+
+
+SQL = _queries()
+
+
+class SqliteJournal:
+    """The Journal port on one SQLite file. Build it with `open_journal`, inside a running event loop."""
+
+    def __init__(
+        self,
+        path: Path,
+        connection: sqlite3.Connection,
+        lock: int,
+        *,
+        secondaries: Sequence[str],
+        max_bytes: int,
+        linger: float,
+        now: Callable[[], float],
+        is_registry: Callable[[str], bool],
+        observe_commit: Callable[[float], None],
+    ) -> None:
+        self._path = path
+        self._lock = lock
+        self._secondaries = tuple(secondaries)
+        self._max_bytes = max_bytes
+        self._linger = linger
+        self._now = now
+        self._is_registry = is_registry
+        self._used_bytes = 0
+        self._measured_at = 0.0
+        self._disk_is_full = False
+        self._leased: set[tuple[str, str]] = set()
+        self._places: dict[str, set[int]] = {}
+        self._queued = dict.fromkeys(self._secondaries, 0)
+        self._wakers: list[Callable[[float], None]] = []
+        stored = connection.execute(SQL["counter"]).fetchone()
+        self._sequence = itertools.count((stored[0] if stored else 0) + 1)
+        self._given = stored[0] if stored else 0
+        self._reserved = self._given
+        self._measure(connection)
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="dualtrack-journal-reads")
+        self._read_connection = _connect(path, readonly=True)
+        self._writer = Writer(connection, observe_commit, self._measure)
+
+    # --- the hot path -------------------------------------------------------------------------------------------
+
+    async def open(self, exchange: Exchange) -> int:
+        if self._is_registry(exchange.operation):
+            raise RegistryEntryError(f"{exchange.operation} is a registry call; the journal holds none (P6)")
+        if self.is_full:
+            raise JournalFullError(
+                f"the journal holds {self._used_bytes} bytes of its {self._max_bytes}"
+                + (", and its disk is full" if self._disk_is_full else "")
+            )
+        entry_id = self._number()
+        row = (entry_id, self._now(), seal(exchange))
+        await self._committed(self._writer.add(_insert_open, row, synced=False))
+        return entry_id
+
+    async def settle(self, settlement: Settlement) -> None:
+        seq = self._number() if settlement.seq is None else settlement.seq
+        now = self._now()
+        if settlement.exchange is None and not settlement.twins:
+            row = (settlement.entry_id, settlement.key, seq, now, self._secondaries, now + self._linger)
+            await self._committed(self._writer.add(_settle, row, synced=True))
+        else:
+            await self._guard(self._writer.run(self._settle_whole(settlement, seq, now), synced=True))
+        for backend in self._secondaries:
+            self._queued[backend] += 1
+        self.give_up_place(settlement.key, seq)
+        self._wake(now if settlement.twins else now + self._linger)
+
+    def _settle_whole(self, settlement: Settlement, seq: int, now: float) -> Callable[[sqlite3.Connection], None]:
+        def step(connection: sqlite3.Connection) -> None:
+            if settlement.exchange is not None:
+                record = seal(settlement.exchange)
+                connection.execute(SQL["settle_record"], (record, settlement.entry_id))
+            _save_twins(connection, settlement.twins)
+            # a create is what others wait for: it does not linger
+            _settle(connection, [(settlement.entry_id, settlement.key, seq, now, self._secondaries, now)])
+
+        return step
+
+    def refuse(self, entry_id: int) -> None:
+        self._writer.add_unawaited(_delete_entries, (entry_id,))
+
+    def doubt(self, entry_id: int, key: str | None) -> OpenEntry:
+        entry = OpenEntry(entry_id=entry_id, seq=self._number(), key=key)
+        if key is not None:
+            self._keep_place(key, entry.seq)
+        return entry
+
+    def _keep_place(self, key: str, seq: int) -> None:
+        self._places.setdefault(key, set()).add(seq)
+
+    def give_up_place(self, key: str, seq: int) -> None:
+        places = self._places.get(key)
+        if places is not None:
+            places.discard(seq)
+            if not places:
+                del self._places[key]
+
+    @property
+    def is_full(self) -> bool:
+        return self._disk_is_full or self._used_bytes >= self._max_bytes * _RESERVE
+
+    def _number(self) -> int:
+        self._given = next(self._sequence)
+        if self._given + _BLOCK // 2 > self._reserved:
+            self._reserved = self._given + _BLOCK
+            self._writer.add_unawaited(_reserve, (self._reserved,))
+        return self._given
+
+    # --- recovery -----------------------------------------------------------------------------------------------
+
+    async def left_open(self, key_of: Callable[[Exchange], str | None]) -> list[OpenEntry]:
+        found: list[OpenEntry] = []
+        for (entry_id,) in await self._select("left_open", ()):
+            exchange = await self.opened(entry_id)
+            if exchange is not None:
+                found.append(self.doubt(entry_id, key_of(exchange)))
+        return found
+
+    async def opened(self, entry_id: int) -> Exchange | None:
+        rows = await self._select("opened", (entry_id,))
+        if not rows:
+            return None
+        try:
+            return unseal(rows[0][0])
+        except DamagedRecordError as error:
+            await self._set_aside("", "", entry_id, rows[0][0], str(error))
+            return None
+
+    async def _set_aside(self, backend: str, key: str, entry_id: int, record: bytes | None, why: str) -> None:
+        now = self._now()
+
+        def step(connection: sqlite3.Connection) -> None:
+            connection.execute(SQL["insert_quarantine"], (backend, key, entry_id, record, why, now))
+            _delete_entries(connection, [(entry_id,)])
+
+        await self._guard(self._writer.run(step, synced=False))
+
+    # --- delivery -----------------------------------------------------------------------------------------------
+
+    async def claim(self, backend: str, limit: int, now: float) -> list[Lane]:
+        if limit <= 0:
+            return []
+        room = limit + sum(1 for leased, _ in self._leased if leased == backend)
+
+        def step(connection: sqlite3.Connection) -> list[tuple[str, int]]:
+            return connection.execute(SQL["due_lanes"], (backend, now, room)).fetchall()
+
+        rows = await self._read(step)
+        free = [(key, attempts) for key, attempts in rows if (backend, key) not in self._leased][:limit]
+        self._leased.update((backend, key) for key, _ in free)
+        return [Lane(backend=backend, key=key, attempts=attempts) for key, attempts in free]
+
+    def release(self, lane: Lane) -> None:
+        self._leased.discard((lane.backend, lane.key))
+
+    async def next_due(self, backend: str) -> float | None:
+        room = 1 + sum(1 for leased, _ in self._leased if leased == backend)
+
+        def step(connection: sqlite3.Connection) -> list[tuple[str, float]]:
+            return connection.execute(SQL["next_due"], (backend, room)).fetchall()
+
+        rows = await self._read(step)
+        return next((at for key, at in rows if (backend, key) not in self._leased), None)
+
+    async def read(self, lane: Lane, max_bytes: int) -> list[Entry]:
+        barrier = min(self._places.get(lane.key, ()), default=1 << 62)
+
+        def step(connection: sqlite3.Connection) -> list[tuple[int, int, float, int, bytes | None]]:
+            rows: list[tuple[int, int, float, int, bytes | None]] = []
+            size = 0
+            cursor = connection.execute(SQL["read_lane"], (lane.backend, lane.key, barrier))
+            for row in cursor:
+                size += len(row[4] or b"")
+                if rows and (size > max_bytes or len(rows) >= _READ_AHEAD_ROWS):
+                    break
+                rows.append(row)
+            cursor.close()
+            return rows
+
+        entries: list[Entry] = []
+        for seq, _entry_id, settled_at, attempted, record in await self._read(step):
+            try:
+                exchange = unseal(record or b"")
+            except DamagedRecordError as error:
+                await self._quarantine(lane, seq, record, str(error))
+                continue
+            entries.append(Entry(seq=seq, exchange=exchange, settled_at=settled_at, attempted=bool(attempted)))
+        return entries
+
+    async def _quarantine(self, lane: Lane, seq: int, record: bytes | None, why: str) -> None:
+        now = self._now()
+
+        def step(connection: sqlite3.Connection) -> None:
+            row = (lane.backend, lane.key, seq, record, why, now)
+            connection.execute(SQL["insert_quarantine"], row)
+            _finish(connection, lane.backend, lane.key, (seq,))
+            connection.execute(SQL["add_loss"], (lane.backend, lane.key, "damaged_record", why, now))
+
+        await self._guard(self._writer.run(step, synced=False))
+        self._queued[lane.backend] -= 1
+
+    async def mark_attempted(self, lane: Lane, seq: int) -> None:
+        def step(connection: sqlite3.Connection) -> None:
+            connection.execute(SQL["mark_attempted"], (lane.backend, lane.key, seq))
+
+        await self._guard(self._writer.run(step, synced=True))
+
+    async def record(self, progress: Progress) -> None:
+        now = self._now()
+
+        def step(connection: sqlite3.Connection) -> int:
+            backend, key = progress.backend, progress.key
+            _save_twins(connection, progress.twins)
+            for parking in progress.parkings:
+                connection.execute(SQL["insert_parked"], _parked_row(backend, key, parking, now))
+            for loss in progress.losses:
+                connection.execute(SQL["add_loss"], (backend, key, loss.reason, loss.detail[:500], now))
+            finished = _finish(connection, backend, key, progress.done)
+            self._move_lane(connection, progress)
+            if progress.twins or finished:
+                connection.execute(SQL["wake_waiting"], (now, backend, key))
+            return finished
+
+        # undone progress is only repeated, and repeats are found out; so this need not be synced
+        finished = await self._guard(self._writer.run(step, synced=bool(progress.twins)))
+        self._queued[progress.backend] -= finished
+        if progress.twins or finished:
+            self._wake()
+
+    def _move_lane(self, connection: sqlite3.Connection, progress: Progress) -> None:
+        backend, key = progress.backend, progress.key
+        held = any(parking.holds for parking in progress.parkings) or bool(
+            connection.execute(SQL["held_by"], (backend, key)).fetchone()
+        )
+        head = connection.execute(SQL["head"], (backend, key)).fetchone()
+        if head is None and not held:
+            connection.execute(SQL["delete_lane"], (backend, key))
+            return
+        oldest_at = head[0] if head else self._now()
+        next_at, waiting_for = progress.next_at, progress.waiting_for
+        if waiting_for and not connection.execute(SQL["is_pending"], (backend, waiting_for)).fetchone():
+            next_at, waiting_for = self._now(), None  # it arrived while this lane made up its mind
+        row = (
+            next_at,
+            oldest_at,
+            progress.attempts,
+            int(held),
+            waiting_for,
+            progress.error[:500],
+            backend,
+            key,
+        )
+        connection.execute(SQL["update_lane"], row)
+
+    async def is_pending(self, backend: str, key: str) -> bool:
+        return bool(await self._select("is_pending", (backend, key)))
+
+    def last_seq(self) -> int:
+        return self._given
+
+    async def replace(self, backend: str, key: str, upto: int, exchanges: Sequence[Exchange]) -> None:
+        now = self._now()
+        numbers = [self._number() for _ in exchanges]
+
+        def step(connection: sqlite3.Connection) -> int:
+            old = connection.execute(SQL["lane_entries"], (backend, key, upto)).fetchall()
+            _finish(connection, backend, key, tuple(seq for seq, _ in old))
+            # any number up to `upto` is free in this lane now; negative ones are as good as others
+            first = upto - len(exchanges) + 1
+            for offset, (entry_id, exchange) in enumerate(zip(numbers, exchanges, strict=True)):
+                connection.execute(SQL["insert_entry"], (entry_id, now, seal(exchange), 1))
+                connection.execute(SQL["insert_delivery"], (backend, key, first + offset, entry_id, now))
+            if exchanges:
+                connection.execute(SQL["add_lane"], (backend, key, now, now))
+            return len(exchanges) - len(old)
+
+        self._queued[backend] += await self._guard(self._writer.run(step, synced=True))
+        self._wake()
+
+    def on_due(self, waker: Callable[[float], None]) -> None:
+        """Call `waker` with the instant at which something became, or will be, due."""
+        self._wakers.append(waker)
+
+    def _wake(self, at: float = 0.0) -> None:
+        for waker in self._wakers:
+            waker(at)
+
+    # --- the id map ---------------------------------------------------------------------------------------------
+
+    async def twin(self, ref: Ref, backend: str) -> Twin | None:
+        rows = await self._select("twin", (ref.kind, ref.client_id, backend))
+        if not rows:
+            return None
+        backend_id, name, root = rows[0]
+        return Twin(ref=ref, backend=backend, backend_id=BackendId(backend_id), name=name, root=root)
+
+    async def client_ref(self, kind: EntityKind, backend: str, backend_id: BackendId) -> Ref | None:
+        rows = await self._select("client_id", (backend_id, backend, kind))
+        return Ref(kind, ClientId(rows[0][0])) if rows else None
+
+    async def rooted(self, backend: str, uris: Sequence[str]) -> Twin | None:
+        for uri in uris:
+            for kind, client_id, backend_id, name, root in await self._select("rooted", (uri, backend)):
+                ref = Ref(EntityKind(kind), ClientId(client_id))
+                return Twin(ref=ref, backend=backend, backend_id=BackendId(backend_id), name=name, root=root)
+        return None
+
+    async def named(self, kind: EntityKind, backend: str, name: str) -> Twin | None:
+        rows = await self._select("named", (name, backend))
+        if not rows:
+            return None
+        client_id, backend_id, root = rows[0]
+        ref = Ref(kind, ClientId(client_id))
+        return Twin(ref=ref, backend=backend, backend_id=BackendId(backend_id), name=name, root=root)
+
+    async def learn(self, twins: Iterable[Twin]) -> None:
+        learned = tuple(twins)
+
+        def step(connection: sqlite3.Connection) -> None:
+            now = self._now()
+            _save_twins(connection, learned)
+            for twin in learned:
+                connection.execute(SQL["wake_waiting"], (now, twin.backend, twin.ref.key))
+
+        await self._guard(self._writer.run(step, synced=True))
+        self._wake()
+
+    async def forget(self, ref: Ref, backend: str) -> None:
+        def step(connection: sqlite3.Connection) -> None:
+            connection.execute(SQL["delete_twin"], (ref.kind, ref.client_id, backend))
+
+        await self._guard(self._writer.run(step, synced=True))
+
+    async def find(self, some_id: str) -> list[Twin]:
+        twins: list[Twin] = []
+        for kind, client_id in await self._select("find_entities", (some_id,)):
+            twins += [_twin(row) for row in await self._select("entity_twins", (kind, client_id))]
+        return twins
+
+    async def export_ids(self, after: tuple[str, str], limit: int) -> list[Twin]:
+        return [_twin(row) for row in await self._select("export_ids", (*after, limit))]
+
+    # --- what people ask ----------------------------------------------------------------------------------------
+
+    async def backlogs(self) -> list[Backlog]:
+        return [await self._backlog(backend) for backend in self._secondaries]
+
+    async def _backlog(self, backend: str) -> Backlog:
+        def step(connection: sqlite3.Connection) -> tuple[Any, ...]:
+            lanes, held, oldest = connection.execute(SQL["backlog"], (backend,)).fetchone()
+            parked = connection.execute(SQL["count_parked"], (backend,)).fetchone()[0]
+            lost = connection.execute(SQL["count_losses"], (backend,)).fetchone()[0]
+            error = connection.execute(SQL["last_error"], (backend,)).fetchone()
+            return lanes, held, oldest, parked, lost, error[0] if error else ""
+
+        lanes, held, oldest, parked, lost, error = await self._read(step)
+        return Backlog(
+            backend=backend,
+            entries=max(0, self._queued[backend]),
+            oldest_at=oldest,
+            lanes=lanes,
+            held_lanes=held,
+            parked=parked,
+            losses=lost,
+            last_error=error,
+        )
+
+    async def usage(self) -> Usage:
+        quarantined = (await self._select("count_quarantined", ()))[0][0]
+        return Usage(
+            used_bytes=self._used_bytes,
+            capacity_bytes=self._max_bytes,
+            entries=sum(self._queued.values()),
+            quarantined=quarantined,
+            is_full=self.is_full,
+        )
+
+    async def parked(self, parked_id: int | None = None, limit: int = 100) -> list[Parked]:
+        return [_parked(row) for row in await self._select("parked", (parked_id, limit))]
+
+    async def retry_parked(self, parked_id: int, now: float) -> bool:
+        number = self._number()
+
+        def step(connection: sqlite3.Connection) -> str | None:
+            row = connection.execute(SQL["parked_row"], (parked_id,)).fetchone()
+            if row is None:
+                return None
+            backend, key, seq, record, _, _ = row
+            connection.execute(SQL["insert_entry"], (number, now, record, 1))
+            taken = {found[0] for found in connection.execute(SQL["lane_entries"], (backend, key, seq))}
+            place = next(place for place in itertools.count(seq, -1) if place not in taken)
+            connection.execute(SQL["insert_delivery"], (backend, key, place, number, now))
+            # it was tried before: a create is looked for before it is sent again
+            connection.execute(SQL["mark_attempted"], (backend, key, place))
+            connection.execute(SQL["delete_parked"], (parked_id,))
+            connection.execute(SQL["add_lane"], (backend, key, now, now))
+            if not connection.execute(SQL["held_by"], (backend, key)).fetchone():
+                connection.execute(SQL["release_lane"], (now, backend, key))
+            return str(backend)
+
+        backend = await self._guard(self._writer.run(step, synced=True))
+        if backend is not None and backend in self._queued:
+            self._queued[backend] += 1
+            self._wake()
+        return backend is not None
+
+    async def discard_parked(self, parked_id: int, note: str) -> bool:
+        """Give up a dead letter, with `note` kept as a loss. A create takes its whole entity along."""
+        now = self._now()
+
+        def step(connection: sqlite3.Connection) -> tuple[str, int] | None:
+            row = connection.execute(SQL["parked_row"], (parked_id,)).fetchone()
+            if row is None:
+                return None
+            backend, key, _, _, holds, operation = row
+            connection.execute(SQL["delete_parked"], (parked_id,))
+            connection.execute(SQL["add_loss"], (backend, key, "discarded", f"{operation}: {note}", now))
+            dropped = 0
+            if holds and not connection.execute(SQL["held_by"], (backend, key)).fetchone():
+                ref = parse_key(key)
+                nobody = Twin(ref=ref, backend=backend, backend_id=BackendId(""))
+                _save_twins(connection, (nobody,))
+                queued = connection.execute(SQL["lane_entries"], (backend, key, 1 << 62)).fetchall()
+                dropped = _finish(connection, backend, key, tuple(seq for seq, _ in queued))
+                connection.execute(SQL["delete_lane"], (backend, key))
+                connection.execute(SQL["wake_waiting"], (now, backend, key))
+            return backend, dropped
+
+        found = await self._guard(self._writer.run(step, synced=True))
+        if found is None:
+            return False
+        backend, dropped = found
+        if backend in self._queued:
+            self._queued[backend] -= dropped
+        self._wake()
+        return True
+
+    async def losses(self, key: str | None = None, limit: int = 100) -> list[tuple[str, str, Loss, int]]:
+        rows = await self._select("losses", (key, limit))
+        return [
+            (backend, lane, Loss(reason=reason, detail=detail), times) for backend, lane, reason, detail, times in rows
+        ]
+
+    # --- housekeeping -------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Count the backlog; until then `entries` is too low, never wrong about anything else."""
+
+        def step(connection: sqlite3.Connection) -> dict[str, int]:
+            return dict(connection.execute(SQL["count_queued"]).fetchall())
+
+        for backend, queued in (await self._read(step)).items():
+            self._queued[backend] = self._queued.get(backend, 0) + queued
+
+    async def close(self) -> None:
+        await self._writer.close()
+        await asyncio.get_running_loop().run_in_executor(self._reader, self._read_connection.close)
+        self._reader.shutdown()
+        os.close(self._lock)
+
+    def _measure(self, connection: sqlite3.Connection) -> None:
+        self._disk_is_full = False
+        started = time.monotonic()
+        if started - self._measured_at < 0.05:
+            return
+        self._measured_at = started
+        pages = connection.execute("PRAGMA page_count").fetchone()[0]
+        free = connection.execute("PRAGMA freelist_count").fetchone()[0]
+        page_bytes = connection.execute("PRAGMA page_size").fetchone()[0]
+        self._used_bytes = (pages - free) * page_bytes
+
+    async def _committed(self, future: "asyncio.Future[None]") -> None:
+        try:
+            await future
+        except (sqlite3.Error, OSError) as error:
+            raise self._renamed(error) from error
+
+    async def _guard(self, work: "Any") -> Any:
+        try:
+            return await work
+        except (sqlite3.Error, OSError) as error:
+            raise self._renamed(error) from error
+
+    def _renamed(self, error: Exception) -> JournalError:
+        if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
+            self._disk_is_full = True
+            return JournalFullError(f"no room for the journal {self._path}: {error}")
+        return JournalError(f"the journal {self._path} failed: {error}")
+
+    async def _select(self, name: str, parameters: Sequence[Any]) -> list[Any]:
+        return await self._read(lambda connection: connection.execute(SQL[name], parameters).fetchall())
+
+    async def _read(self, step: Callable[[sqlite3.Connection], T]) -> T:
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._reader, step, self._read_connection)
+        except sqlite3.Error as error:
+            raise self._renamed(error) from error
+
+
+# --- steps that run in the writing thread ---------------------------------------------------------------------------
+
+
+def _chunks(rows: Sequence[T]) -> Iterable[Sequence[T]]:
+    for start in range(0, len(rows), _CHUNK):
+        yield rows[start : start + _CHUNK]
+
+
+def _insert_open(connection: sqlite3.Connection, rows: list[Row]) -> None:
+    for part in _chunks(rows):
+        values = ",".join(["(?,?,?)"] * len(part))
+        statement = f"INSERT INTO entries (id, at, record) VALUES {values}"  # noqa: S608 - placeholders only
+        connection.execute(statement, [value for row in part for value in row])
+
+
+def _settle(connection: sqlite3.Connection, rows: list[Row]) -> None:
+    for part in _chunks(rows):
+        marks = ",".join("?" * len(part))
+        statement = f"UPDATE entries SET pending = ? WHERE id IN ({marks})"  # noqa: S608 - placeholders only
+        connection.execute(statement, [len(part[0][4]), *(row[0] for row in part)])
+    deliveries = [
+        (backend, key, seq, entry_id, at) for entry_id, key, seq, at, backends, _ in rows for backend in backends
+    ]
+    for part in _chunks(deliveries):
+        values = ",".join(["(?,?,?,?,?)"] * len(part))
+        statement = f"INSERT INTO deliveries (backend, key, seq, entry_id, settled_at) VALUES {values}"  # noqa: S608
+        connection.execute(statement, [value for row in part for value in row])
+    lanes = {(backend, row[1]): (row[5], row[3]) for row in reversed(rows) for backend in row[4]}
+    for keys in _chunks(list(lanes)):
+        values = ",".join(["(?,?,?,?)"] * len(keys))
+        statement = f"INSERT INTO lanes (backend, key, next_at, oldest_at) VALUES {values} ON CONFLICT DO NOTHING"  # noqa: S608
+        connection.execute(statement, [value for name in keys for value in (*name, *lanes[name])])
+
+
+def _delete_entries(connection: sqlite3.Connection, rows: list[Row]) -> None:
+    for part in _chunks(rows):
+        marks = ",".join("?" * len(part))
+        connection.execute(f"DELETE FROM entries WHERE id IN ({marks})", [row[0] for row in part])  # noqa: S608
+
+
+def _reserve(connection: sqlite3.Connection, rows: list[Row]) -> None:
+    connection.execute(SQL["set_counter"], (max(row[0] for row in rows),))
+
+
+def _finish(connection: sqlite3.Connection, backend: str, key: str, seqs: Sequence[int]) -> int:
+    """Take deliveries out of a lane; entries that no other secondary needs go with them."""
+    finished = 0
+    for part in _chunks(seqs):
+        marks = ",".join("?" * len(part))
+        where = f"FROM deliveries WHERE backend = ? AND key = ? AND seq IN ({marks})"
+        rows = connection.execute(f"SELECT entry_id {where}", (backend, key, *part)).fetchall()
+        ids = [row[0] for row in rows]
+        connection.execute(f"DELETE {where}", (backend, key, *part))
+        these = ",".join("?" * len(ids))
+        connection.execute(f"UPDATE entries SET pending = pending - 1 WHERE id IN ({these})", ids)  # noqa: S608
+        connection.execute(f"DELETE FROM entries WHERE id IN ({these}) AND pending <= 0", ids)  # noqa: S608
+        finished += len(ids)
+    return finished
+
+
+def _save_twins(connection: sqlite3.Connection, twins: Iterable[Twin]) -> None:
+    for twin in twins:
+        row = (twin.ref.kind, twin.ref.client_id, twin.backend, twin.backend_id, twin.name, twin.root)
+        connection.execute(SQL["upsert_twin"], row)
+
+
+def _parked_row(backend: str, key: str, parking: Parking, now: float) -> Row:
+    record, operation = seal(parking.exchange), parking.exchange.operation
+    return (
+        backend,
+        key,
+        parking.seq,
+        record,
+        operation,
+        parking.reason,
+        parking.cause,
+        int(parking.holds),
+        now,
+    )
+
+
+def _twin(row: Row) -> Twin:
+    kind, client_id, backend, backend_id, name, root = row
+    ref = Ref(EntityKind(kind), ClientId(client_id))
+    return Twin(ref=ref, backend=backend, backend_id=BackendId(backend_id), name=name, root=root)
+
+
+def _parked(row: Row) -> Parked:
+    parked_id, backend, key, operation, reason, cause, at, holds, record = row
+    step = f"mend the cause on {backend}, then `dualtrack parked retry {parked_id}`"
+    if holds:
+        step += f"; everything of {key} waits for it"
+    try:
+        exchange: Exchange | None = unseal(record)
+    except DamagedRecordError:
+        exchange = None
+    return Parked(
+        parked_id=parked_id,
+        backend=backend,
+        key=key,
+        operation=operation,
+        reason=reason,
+        cause=cause,
+        parked_at=at,
+        holds=bool(holds),
+        next_step=step,
+        exchange=exchange,
+    )
+
+
+# --- opening --------------------------------------------------------------------------------------------------------
+
+
+def _connect(path: Path, *, readonly: bool = False) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA busy_timeout=5000")
+    connection.execute("PRAGMA wal_autocheckpoint=4000")
+    connection.execute("PRAGMA cache_size=-4096")
+    if readonly:
+        connection.execute("PRAGMA query_only=ON")
+    return connection
+
+
+def open_journal(
+    path: Path,
+    *,
+    secondaries: Sequence[str],
+    max_bytes: int,
+    linger: float,
+    now: Callable[[], float],
+    is_registry: Callable[[str], bool] = lambda _: False,
+    observe_commit: Callable[[float], None] = lambda _: None,
+) -> SqliteJournal:
+    """Open or make the journal at `path`; raise `StartError` with the next step when that cannot be."""
+    lock = _acquire(path)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        os.close(descriptor)
+        connection = _connect(path)
+        _migrate(connection, path)
+    except (sqlite3.Error, OSError) as error:
+        os.close(lock)
+        raise StartError(
+            f"store.url: the journal {path} cannot be opened: {error}. Check the disk, or move the file away"
+            " and let `dualtrack` make a new one"
+        ) from error
+    except StartError:
+        os.close(lock)
+        raise
+    return SqliteJournal(
+        path,
+        connection,
+        lock,
+        secondaries=secondaries,
+        max_bytes=max_bytes,
+        linger=linger,
+        now=now,
+        is_registry=is_registry,
+        observe_commit=observe_commit,
+    )
+
+
+def _acquire(path: Path) -> int:
+    lock_path = path.with_name(path.name + ".lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(lock_path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise StartError(
+            f"store.url: cannot write in {path.parent}: {error.strerror}. Make the folder writable for this user,"
+            " or point store.url somewhere else"
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.read(lock, 32).decode(errors="replace").strip()
+        os.close(lock)
+        raise StartError(
+            f"store.url: the journal {path} is in use by process {holder or 'unknown'}. Stop that dualtrack, or"
+            " give this one a store.url of its own"
+        ) from error
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, str(os.getpid()).encode(), 0)
+    return lock
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """Bring the schema to the newest version, one numbered file after the other, each in its own transaction."""
+    folder = resources.files("dualtrack.store").joinpath("schema", "sqlite")
+    scripts = sorted((item for item in folder.iterdir() if item.name.endswith(".sql")), key=lambda item: item.name)
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(scripts):
+        raise StartError(
+            f"store.url: the journal {path} has schema {version}, newer than this dualtrack knows ({len(scripts)})."
+            " Upgrade dualtrack, or use another store.url"
+        )
+    for number, script in enumerate(scripts[version:], start=version + 1):
+        connection.executescript(f"BEGIN IMMEDIATE;\n{script.read_text()}\nPRAGMA user_version={number};\nCOMMIT;")

@@ -1,0 +1,102 @@
+"""An entity that one backend holds, told again as the exchanges that would have made it.
+
+This is how a run that began before the proxy is brought over whole: the exchanges go through the journal like any
+other write. Nothing refers to another run before its own create is done, so two runs that name each other are no knot.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from dualtrack.core.exchange import JSON, Document, Exchange
+from dualtrack.translate.document import field, objects, text, write
+from dualtrack.translate.mlflow import API
+from dualtrack.translate.references import RUN_TAGS
+
+_CHUNK = {"metrics": 1000, "params": 100, "tags": 100}
+
+
+def experiment_exchanges(answer: Document) -> list[Exchange]:
+    """Tell an experiment from `experiments/get`."""
+    experiment = field(answer, "experiment")
+    experiment_id = text(field(experiment, "experiment_id"))
+    made = {"name": field(experiment, "name"), "tags": field(experiment, "tags") or []}
+    told = [_post("createExperiment", "experiments/create", made, {"experiment_id": experiment_id})]
+    if field(experiment, "lifecycle_stage") == "deleted":
+        told.append(_post("deleteExperiment", "experiments/delete", {"experiment_id": experiment_id}))
+    return told
+
+
+def run_exchanges(answer: Document, histories: Iterable[Sequence[Document]]) -> list[Exchange]:
+    """Tell a run from `runs/get` and its metric histories: create, batches, inputs, outputs, then its end."""
+    run = field(answer, "run")
+    info, data = field(run, "info"), field(run, "data")
+    run_id = text(field(info, "run_id"))
+    tags = objects(field(data, "tags"))
+    named = [tag for tag in tags if tag.get("key") in RUN_TAGS]
+    plain = [tag for tag in tags if tag.get("key") not in RUN_TAGS]
+    created: Document = {"run": {"info": info, "data": {"tags": list[JSON](plain[: _CHUNK["tags"]])}}}
+    told = [_post("createRun", "runs/create", {"experiment_id": field(info, "experiment_id")}, created)]
+    told += _batches(run_id, "tags", [*plain[_CHUNK["tags"] :], *named])
+    told += _batches(run_id, "params", objects(field(data, "params")))
+    for history in histories:
+        told += _batches(run_id, "metrics", history)
+    told += _inputs_outputs(run_id, run)
+    ending = {name: field(info, name) for name in ("status", "end_time") if field(info, name)}
+    told.append(_post("updateRun", "runs/update", {"run_id": run_id, **ending}))
+    if field(info, "lifecycle_stage") == "deleted":
+        told.append(_post("deleteRun", "runs/delete", {"run_id": run_id}))
+    return told
+
+
+def _inputs_outputs(run_id: str, run: JSON) -> list[Exchange]:
+    told: list[Exchange] = []
+    datasets = objects(field(run, "inputs", "dataset_inputs"))
+    models = objects(field(run, "inputs", "model_inputs"))
+    if datasets or models:
+        document: Document = {"run_id": run_id, "datasets": list[JSON](datasets), "models": list[JSON](models)}
+        told.append(_post("logInputs", "runs/log-inputs", document))
+    outputs = objects(field(run, "outputs", "model_outputs"))
+    if outputs:
+        told.append(_post("logOutputs", "runs/outputs", {"run_id": run_id, "models": list[JSON](outputs)}))
+    return told
+
+
+def model_exchanges(answer: Document) -> list[Exchange]:
+    """Tell a logged model from `logged-models/{id}`: create, its metrics, then its final status."""
+    info, data = field(answer, "model", "info"), field(answer, "model", "data")
+    model_id = text(field(info, "model_id"))
+    created: Document = {"model": {"info": info, "data": {"params": field(data, "params") or []}}}
+    told = [_post("createLoggedModel", "logged-models", {}, created)]
+    by_run: dict[str, list[Document]] = {}
+    for metric in objects(field(data, "metrics")):
+        by_run.setdefault(text(metric.get("run_id")), []).append({"model_id": model_id, **metric})
+    for run_id, metrics in by_run.items():
+        told += _batches(run_id, "metrics", metrics)
+    status = text(field(info, "status"))
+    if status and "PENDING" not in status:
+        told.append(
+            Exchange(
+                operation="finalizeLoggedModel",
+                method="PATCH",
+                path=f"{API}/logged-models/{model_id}",
+                body=write({"model_id": model_id, "status": status}),
+            )
+        )
+    return told
+
+
+def _batches(run_id: str, name: str, listed: Sequence[Document]) -> list[Exchange]:
+    size = _CHUNK[name]
+    return [
+        _post("logBatch", "runs/log-batch", {"run_id": run_id, name: list[JSON](listed[start : start + size])})
+        for start in range(0, len(listed), size)
+    ]
+
+
+def _post(operation: str, path: str, document: Document, answer: Document | None = None) -> Exchange:
+    return Exchange(
+        operation=operation,
+        method="POST",
+        path=f"{API}/{path}",
+        body=write(document),
+        answer=write(answer) if answer is not None else b"",
+    )
