@@ -74,23 +74,20 @@ class AdminClient:
                 return bytes(response.read())
         except urllib.error.HTTPError as error:
             with error:
-                self._refuse(error)
-                raise  # pragma: no cover - _refuse always raises
+                raise self._refusal(error) from error
         except (OSError, http.client.HTTPException) as error:
-            reason = getattr(error, "reason", "") or error or type(error).__name__
+            reason = f"{getattr(error, 'reason', error)}".strip() or type(error).__name__
             raise UnreachableProxyError(
                 f"no dualtrack answers at {self.url}{self._origin}: {reason}. Is `dualtrack serve` running?"
             ) from error
 
-    def _refuse(self, error: urllib.error.HTTPError) -> None:
+    def _refusal(self, error: urllib.error.HTTPError) -> RefusedError | UnreachableProxyError:
         try:
             document = self._document(error.read())
-        except OSError as cut:
-            raise UnreachableProxyError(f"the answer of {self.url} was cut short: {cut}") from cut
+        except (OSError, http.client.HTTPException) as cut:
+            return UnreachableProxyError(f"the answer of {self.url} was cut short: {cut}")
         message = f"{document.get('error', error.reason)}: {document.get('next_step', 'look at the log of the proxy')}"
-        if error.code < 500:
-            raise RefusedError(message) from error
-        raise UnreachableProxyError(message) from error
+        return RefusedError(message) if error.code < 500 else UnreachableProxyError(message)
 
     def _document(self, body: bytes) -> dict[str, Any]:
         try:

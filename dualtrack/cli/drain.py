@@ -1,5 +1,6 @@
 """`dualtrack drain`: wait until every acknowledged write has been delivered."""
 
+import functools
 import sys
 import time
 from collections.abc import Callable
@@ -82,7 +83,7 @@ def drain(proxy: AdminClient, timeout: float, as_json: bool) -> None:
     Writes go on meanwhile; stop the clients first if it has to stay empty. Exits 1 with what is left at the timeout,
     when all that is left waits for a parked entry, and when writes are parked.
     """
-    left = _watch(proxy, timeout)
+    left = watch(proxy, timeout)
     if as_json:
         lines = {"backlog": left.backlog, "parked": left.parked, "open_entries": left.open_entries}
         say_json({"drained": left.is_drained, **lines})
@@ -93,19 +94,16 @@ def drain(proxy: AdminClient, timeout: float, as_json: bool) -> None:
     finish(Exit.FINE if left.is_clean else Exit.LEFT_OVER)
 
 
-def _watch(proxy: AdminClient, timeout: float) -> Remains:
-    def pause() -> None:
-        time.sleep(_PAUSE_SECONDS)
+def _pause() -> None:
+    time.sleep(_PAUSE_SECONDS)  # pragma: no cover - tests do not sleep
 
+
+def watch(proxy: AdminClient, timeout: float, pause: Callable[[], None] = _pause) -> Remains:
+    """Wait until the proxy is drained, with a line of progress on a terminal."""
+    wait = functools.partial(wait_until_drained, proxy.status, timeout=timeout, clock=time.monotonic, pause=pause)
     if not sys.stderr.isatty():
-        return wait_until_drained(proxy.status, timeout=timeout, clock=time.monotonic, pause=pause, show=lambda _: None)
+        return wait(show=lambda _: None)
     from rich.console import Console  # noqa: PLC0415 - only for a terminal
 
     with Console(stderr=True).status("draining") as line:
-        return wait_until_drained(
-            proxy.status,
-            timeout=timeout,
-            clock=time.monotonic,
-            pause=pause,
-            show=lambda left: line.update(f"draining: {left}"),
-        )
+        return wait(show=lambda left: line.update(f"draining: {left}"))

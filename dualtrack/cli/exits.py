@@ -4,6 +4,8 @@ from enum import IntEnum
 
 import click
 
+from dualtrack.cli.output import clean
+
 
 class Exit(IntEnum):
     """What the shell learns."""
@@ -14,13 +16,20 @@ class Exit(IntEnum):
     UNREACHABLE = 3
 
 
-class RefusedError(click.ClickException):
+class _ProxyError(click.ClickException):
+    """One line, whatever the other side said."""
+
+    def format_message(self) -> str:
+        return clean(self.message)
+
+
+class RefusedError(_ProxyError):
     """The proxy answered that it will not: wrong token, unknown id. The message says what to do."""
 
     exit_code = Exit.USAGE
 
 
-class UnreachableProxyError(click.ClickException):
+class UnreachableProxyError(_ProxyError):
     """No usable answer from the proxy's admin listener."""
 
     exit_code = Exit.UNREACHABLE

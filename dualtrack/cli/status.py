@@ -58,8 +58,8 @@ def _lines(document: dict[str, Any]) -> list[str]:
     journal = document["journal"]
     used, capacity = journal["used_bytes"], journal["capacity_bytes"]
     lines = [
-        f"journal: {size(used)} of {size(capacity)}, {journal['entries']} entries to deliver,"
-        f" {document['open_entries']} open" + (", FULL" if journal["is_full"] else ""),
+        f"journal: {size(used)} of {size(capacity)}; to deliver: {journal['entries']};"
+        f" open at the primary: {document['open_entries']}" + ("; FULL" if journal["is_full"] else ""),
     ]
     if journal["quarantined"]:
         lines.append(f"{journal['quarantined']} damaged records are set aside; `reconcile` repairs what they held")

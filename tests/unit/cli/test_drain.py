@@ -1,11 +1,13 @@
 """`dualtrack drain`: when it waits, when it stops, and what it says then."""
 
+import sys
 from typing import Any
 
 import orjson
 import pytest
 
-from dualtrack.cli.drain import Remains, wait_until_drained
+from dualtrack.cli.client import AdminClient
+from dualtrack.cli.drain import Remains, wait_until_drained, watch
 from tests.unit.cli.conftest import RunningProxy, Shell
 
 
@@ -87,6 +89,18 @@ def test_what_is_left_at_the_timeout_is_exit_1(shell: Shell, proxy: RunningProxy
     result = shell("drain", "--timeout", "0s", "--admin-url", proxy.url)
 
     assert (result.exit_code, result.stdout) == (1, "not drained: b: 1 to deliver; 2 open at the primary\n")
+
+
+def test_a_terminal_sees_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first answer has a backlog; by the second it is delivered."""
+    client = AdminClient("http://127.0.0.1:1", None)
+    coming = iter([status(1), status(0)])
+    monkeypatch.setattr(client, "status", lambda: next(coming))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+
+    left = watch(client, 10.0, pause=lambda: None)
+
+    assert left.is_clean
 
 
 def test_parked_writes_are_exit_1(shell: Shell, proxy: RunningProxy) -> None:

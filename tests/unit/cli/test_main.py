@@ -54,7 +54,7 @@ def test_wrong_usage_is_exit_2(shell: Shell, arguments: list[str]) -> None:
 
 
 def test_demo_without_mlflow_says_what_to_install(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dualtrack.cli.demo._NEEDED", ("no-such-distribution",))
+    monkeypatch.setattr(sys.modules["dualtrack.cli.demo"], "_NEEDED", ("no-such-distribution",))
 
     result = shell("demo")
 

@@ -1,5 +1,7 @@
 """`dualtrack parked`: list, show, retry, discard, and whose token allows it."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import orjson
@@ -37,6 +39,18 @@ def test_show_prints_the_request(shell: Shell, proxy: RunningProxy) -> None:
     assert "POST /api/2.0/mlflow/runs/create?q=1" in people.stdout
     assert people.stdout.endswith('  {"a":\n  1}\n')
     assert orjson.loads(machine.stdout)["exchange"]["body"] == '{"a":\n1}'
+
+
+def test_a_damaged_record_is_shown_without_its_request(shell: Shell, proxy: RunningProxy) -> None:
+    number = str(proxy.park())
+    with closing(sqlite3.connect(proxy.journal._path)) as connection, connection:
+        connection.execute("UPDATE parked SET record = x'00'")
+
+    people = shell("parked", "show", number, "--admin-url", proxy.url)
+    machine = shell("parked", "show", number, "--admin-url", proxy.url, "--json")
+
+    assert "the record is damaged" in people.stdout
+    assert orjson.loads(machine.stdout)["exchange"] is None
 
 
 def test_retry_with_the_token_of_the_configuration(shell: Shell, proxy: RunningProxy, config: Path) -> None:

@@ -1,6 +1,7 @@
 """`dualtrack serve`: which configuration it runs, and how it says that it cannot."""
 
 import logging
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,6 +68,15 @@ def test_options_win_over_the_file(shell: Shell, config: Path, served: list[Conf
     assert result.exit_code == 0, result.output
     (run,) = served
     assert (run.listen.port, run.admin.port, run.store.path) == (7000, 7001, shell.folder / "other.db")
+
+
+def test_it_runs_without_uvloop(
+    shell: Shell, config: Path, served: list[Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+
+    assert shell("serve", "--config", str(config)).exit_code == 0
+    assert len(served) == 1
 
 
 BAD = [
