@@ -180,9 +180,10 @@ class App:
         self._config = config
         self._clock = clock
         self.metrics = metrics
+        # first what can fail: a store that is locked must leave nothing behind to close
+        self.journal = self._open_journal() if config.secondaries else None
         self.backends = {name: make_backend(name, config, metrics) for name in config.backends}
         self.primary = self.backends[config.primary]
-        self.journal = self._open_journal() if config.secondaries else None
         self.dispatchers: dict[str, Dispatcher] = {}
         self.workers: dict[str, Worker] = {}
         self.settler: Settler | None = None
@@ -253,6 +254,7 @@ class App:
                 give_up_after=delivery.give_up.total_seconds() if delivery.give_up is not None else None,
             ),
             read_ahead_bytes=delivery.read_ahead,
+            linger=delivery.linger.total_seconds(),
         )
         self.dispatchers[name] = dispatcher
         self.workers[name] = Worker(
@@ -316,6 +318,7 @@ class App:
                     role="primary" if name == config.primary else "secondary",
                     url=backend.base_url,
                     is_registry=name == config.registry,
+                    web_url=backend.web_url or "",
                     up=self.backends[name].is_up,
                     breaker=dispatcher.breaker.position if dispatcher is not None else "closed",
                     breaker_until=dispatcher.breaker.until or None if dispatcher is not None else None,

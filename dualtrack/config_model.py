@@ -405,7 +405,7 @@ class Delivery(Model):
     """How the secondaries are written to."""
 
     workers: Count = 8  # runs in parallel per backend; below every known request rate
-    linger: Duration = timedelta(milliseconds=100)  # what arrives together leaves in one batch
+    linger: Duration = timedelta(milliseconds=250)  # what arrives together leaves in one batch
     attempt_timeout: Wait = timedelta(seconds=60)
     retry_min: Wait = timedelta(seconds=1)
     retry_max: Wait = timedelta(minutes=5)  # so that a repaired backend is noticed within minutes

@@ -255,8 +255,26 @@ class Reply:
         return next((value for key, value in self.headers if key.lower() == wanted), "")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whole:
+    """An answer read whole."""
+
+    status: int
+    reason: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+    def header(self, name: str) -> str:
+        wanted = name.lower()
+        return next((value for key, value in self.headers if key.lower() == wanted), "")
+
+
 class Upstream(Protocol):
     """The narrow seam to a backend that a client's request is passed to. Raises `UnreachableError`."""
+
+    async def exchange(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Whole:
+        """Send one small request and read its whole answer."""
+        ...
 
     name: str
 

@@ -1,27 +1,32 @@
 """One HTTP client per backend: bytes in, bytes out, foreign exceptions renamed, error bodies read once.
 
-`stream` is what a client's request goes through; `send` is for dualtrack's own calls. Redirects are never followed:
+`stream` is what a client's request goes through; `exchange` is the short way for small whole ones, and `send` makes
+dualtrack's own calls by it. Redirects are never followed:
 one to a login page is the error that it is. A pooled connection is given up after 4 s of rest, because uvicorn, which
 serves MLflow, closes its side after 5 s, and a request that meets a closing connection cannot be told from a lost one.
 """
 
 import asyncio
 import ssl
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import cast
 
 import aiohttp
 import orjson
+from multidict import CIMultiDict
 from yarl import URL
 
 from dualtrack.backends.auth import SignIn
+from dualtrack.backends.wire import WireError, WirePool
 from dualtrack.core.exchange import Answer, Call, Document
 from dualtrack.errors import UnreachableError
 from dualtrack.metrics import Metrics
-from dualtrack.ports import Reply
+from dualtrack.ports import Reply, Whole
 
 _KEEPALIVE_SECONDS = 4.0
 _MAX_ANSWER = 256 * 1024 * 1024  # a page of 50,000 runs is some 100 MB
@@ -45,7 +50,6 @@ class HttpBackend:
         user_agent: str,
     ) -> None:
         self.name = name
-        self._base = base_url
         self._sign_in = sign_in
         self._metrics = metrics
         self._call_timeout = call_timeout
@@ -61,7 +65,18 @@ class HttpBackend:
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
             read_bufsize=256 * 1024,
         )
+        self._wire = WirePool(
+            base_url,
+            tls=tls if isinstance(tls, ssl.SSLContext) else None,
+            connect_timeout=connect_timeout,
+            read_timeout=read_timeout,
+            keepalive=_KEEPALIVE_SECONDS,
+            limit=connections,
+            max_body=_MAX_ANSWER,
+        )
         self.is_up: bool | None = None
+        # nearly all writes go to a handful of targets; building a URL is a tenth of the cost of a call
+        self._url = lru_cache(maxsize=256)(lambda target: URL(base_url + target, encoded=True))
 
     @asynccontextmanager
     async def stream(
@@ -72,13 +87,14 @@ class HttpBackend:
         body: bytes | AsyncIterator[bytes] | None,
     ) -> AsyncIterator[Reply]:
         """Pass one request on. `headers` win over the backend's own sign-in where both name one."""
-        signed = {**await self._sign_in.headers(), **headers}
-        started = asyncio.get_running_loop().time()
+        signed = CIMultiDict(await self._sign_in.headers())
+        signed.update(headers)
+        started = time.perf_counter()
         try:
             async with self._session.request(
-                method, URL(self._base + target, encoded=True), headers=signed, data=body, allow_redirects=False
+                method, self._url(target), headers=signed, data=body, allow_redirects=False
             ) as response:
-                self._waited.observe(asyncio.get_running_loop().time() - started)
+                self._waited.observe(time.perf_counter() - started)
                 self._saw(response.status)
                 yield Reply(
                     status=response.status,
@@ -104,16 +120,29 @@ class HttpBackend:
             answer = await self._ask(call, headers)
         return answer
 
+    async def exchange(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Whole:
+        """Send one small request and read its whole answer; like `stream` otherwise."""
+        signed = CIMultiDict(await self._sign_in.headers())
+        signed.update(headers)
+        started = time.perf_counter()
+        try:
+            answer = await self._wire.exchange(method, target, signed.items(), body)
+        except WireError as error:
+            raise self._unreachable(str(error), method, target, sent=error.sent) from error
+        self._waited.observe(time.perf_counter() - started)
+        self._saw(answer.status)
+        return Whole(status=answer.status, reason=answer.reason, headers=answer.headers, body=answer.body)
+
     async def _ask(self, call: Call, headers: Mapping[str, str]) -> Answer:
         try:
             async with asyncio.timeout(self._call_timeout):
-                async with self.stream(call.method, call.target, headers, call.body or None) as reply:
-                    body = b"".join([chunk async for chunk in _bounded(reply.body)])
+                reply = await self.exchange(call.method, call.target, headers, call.body)
         except TimeoutError as error:
             raise self._renamed(error, call.method, call.target) from error
-        return self._read(call, reply, body)
+        return self._read(call, reply)
 
-    def _read(self, call: Call, reply: Reply, body: bytes) -> Answer:
+    def _read(self, call: Call, reply: Whole) -> Answer:
+        body = reply.body
         retry_after = parse_retry_after(reply.header("Retry-After"))
         if 200 <= reply.status < 300:
             if body.lstrip()[:1] == b"<":
@@ -136,31 +165,29 @@ class HttpBackend:
         return Answer(status=reply.status, body=body, error_code=code, message=message, retry_after=retry_after)
 
     def _saw(self, status: int) -> None:
-        self.is_up = status < 500
-        self._up.set(1 if self.is_up else 0)
+        self._mark(is_up=status < 500)
         if status == 429:
             self._throttled.inc()
 
+    def _mark(self, *, is_up: bool) -> None:
+        if is_up is not self.is_up:
+            self.is_up = is_up
+            self._up.set(1 if is_up else 0)
+
     def _renamed(self, error: Exception, method: str, target: str) -> UnreachableError:
-        self.is_up = False
-        self._up.set(0)
         sent = not isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError))
         cause = "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+        return self._unreachable(cause, method, target, sent=sent)
+
+    def _unreachable(self, cause: str, method: str, target: str, *, sent: bool) -> UnreachableError:
+        self._mark(is_up=False)
         operation = f"{method} {target.partition('?')[0]}"
         return UnreachableError(self.name, operation, cause, "is it up, and reachable from here?", sent=sent)
 
     async def close(self) -> None:
+        self._wire.close()
         await self._session.close()
         await self._sign_in.close()
-
-
-async def _bounded(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    size = 0
-    async for chunk in chunks:
-        size += len(chunk)
-        if size > _MAX_ANSWER:
-            raise aiohttp.ClientPayloadError(f"the answer is larger than {_MAX_ANSWER} bytes")
-        yield chunk
 
 
 def parse_retry_after(value: str) -> float | None:

@@ -4,11 +4,14 @@
                                      ▲                       │
                                      └──────failure──────────┘   (pause doubles, up to its maximum)
 
-Half-open lets one probe through. Any success closes it, whoever made it. Nothing here reads a clock: instants come in.
+Half-open lets one probe through. Any success closes it, whoever made it. A server's own Retry-After lengthens a pause,
+up to an hour. Nothing here reads a clock: instants come in.
 """
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
+
+RETRY_AFTER_MAX = 3600.0  # as in `verdict`: no header closes a backend for good
 
 
 class Position(StrEnum):
@@ -69,5 +72,5 @@ def fail(breaker: Breaker, policy: Policy, now: float, retry_after: float | None
         position=Position.OPEN,
         failures=failures,
         openings=openings,
-        until=now + max(pause, retry_after or 0.0),
+        until=now + max(pause, min(retry_after or 0.0, RETRY_AFTER_MAX)),
     )

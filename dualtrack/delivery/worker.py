@@ -4,12 +4,13 @@ A step's outcome is committed before the next one starts, so a crash repeats at 
 idempotent or looked for before it is sent again.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
 
 from dualtrack.core.coalesce import Batch, halve
+from dualtrack.core.entry import Entry
 from dualtrack.core.exchange import JSON, Answer, Document, Exchange, Observed
 from dualtrack.core.ids import EntityKind, Ref, Twin
 from dualtrack.core.limits import BatchLimits
@@ -48,6 +49,7 @@ from dualtrack.translate.operations import Reading, learn, read
 log = structlog.get_logger("dualtrack.delivery")
 
 _WAIT_SECONDS = 5.0  # a lane that waits for another is woken by it; this is in case the wake was lost in a crash
+_MANY = 1000  # entries of one read
 _PLACE_SECONDS = 0.5  # until a write in doubt, which keeps its place in the lane, is settled
 
 
@@ -59,6 +61,7 @@ class Policy:
     limits: BatchLimits
     retry: RetryPolicy
     read_ahead_bytes: int
+    linger: float
 
 
 class Worker:
@@ -98,19 +101,25 @@ class Worker:
             await self._record(lane, next_at=self._clock.now() + _PLACE_SECONDS)
             return
         attempt = lane.attempts + 1
+        # what comes in the meantime gathers again, so that a busy run is delivered in large batches
+        rest = 0.0 if self._is_backlog(entries) else self._policy.linger
         for step in plan(lane.key, entries, self._policy.limits):
             outcome = await self._try(lane, step, attempt)
-            if not await self._conclude(lane, step, outcome, attempt):
+            if not await self._conclude(lane, step, outcome, attempt, rest):
                 return
             attempt = 1
 
-    async def _conclude(self, lane: Lane, step: Step, outcome: Outcome, attempt: int) -> bool:
+    def _is_backlog(self, entries: Sequence[Entry]) -> bool:
+        """Say whether a read was so large that there is more where it came from."""
+        size = sum(len(entry.exchange.body) for entry in entries)
+        return len(entries) >= _MANY or 2 * size >= self._policy.read_ahead_bytes
+
+    async def _conclude(self, lane: Lane, step: Step, outcome: Outcome, attempt: int, rest: float) -> bool:
         """Commit an outcome; say whether the lane goes on."""
         now = self._clock.now()
         match outcome:
             case Done():
-                # another piece may be waiting beyond what was read
-                await self._record(lane, step=step, done=outcome, next_at=now)
+                await self._record(lane, step=step, done=outcome, next_at=now + rest)
                 self._count(step, outcome)
                 return not any(parking.holds for parking in outcome.parkings)
             case WaitFor(key=key):

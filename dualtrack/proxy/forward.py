@@ -78,11 +78,17 @@ async def read_body(request: web.BaseRequest, max_bytes: int, seconds: float) ->
     length = request.content_length
     if length is not None and length > max_bytes:
         raise _too_large(max_bytes)
+    content = request.content
+    if content.is_eof() and content.exception() is None:  # it came with the head, as small bodies do
+        body = content.read_nowait()
+        if len(body) > max_bytes:
+            raise _too_large(max_bytes)
+        return body
     await _continue(request)
     chunks, size = [], 0
     try:
         async with asyncio.timeout(seconds):
-            async for chunk in request.content.iter_any():
+            async for chunk in content.iter_any():
                 size += len(chunk)
                 if size > max_bytes:
                     raise _too_large(max_bytes)

@@ -57,7 +57,8 @@ class Guard:
 
     def _knows(self, given: str) -> bool:
         assert self.credentials is not None
-        return hmac.compare_digest(given.encode(), self.credentials.expected.encode())
+        # bytes that are no UTF-8 arrive as surrogates
+        return hmac.compare_digest(given.encode(errors="surrogateescape"), self.credentials.expected.encode())
 
 
 def host_name(host: str) -> str:
@@ -68,4 +69,8 @@ def host_name(host: str) -> str:
 
 
 def _is_same(origin: str, host: str) -> bool:
-    return urlsplit(origin).netloc.lower() == host.lower()
+    try:
+        place = urlsplit(origin).netloc.lower()
+    except ValueError:
+        return False
+    return bool(place) and place == host.lower()

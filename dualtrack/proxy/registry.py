@@ -52,17 +52,16 @@ class RegistryRelay:
         renamed = walk(wanted, lambda item: there.get(item, _same(item)))
         assert isinstance(renamed, dict)
         target = f"{path}?{urlencode(to_query(_object(renamed['query'])))}" if query else path
-        sent = write(_object(renamed["body"])) if body else None
+        sent = write(_object(renamed["body"])) if body else b""
         headers = request_headers(request.headers, forwards_credentials=False)
         headers.popall("Content-Length", None)
         headers["Accept-Encoding"] = "identity"
-        async with self._registry.stream(request.method, target, headers, sent) as reply:
-            answered = b"".join([chunk async for chunk in reply.body])
-            back = response_headers(reply.headers, "registry")
-            back.popall("Content-Length", None)
-            return web.Response(
-                status=reply.status, reason=reply.reason, headers=back, body=await self._translated_back(answered)
-            )
+        reply = await self._registry.exchange(request.method, target, headers, sent)
+        back = response_headers(reply.headers, "registry")
+        back.popall("Content-Length", None)
+        return web.Response(
+            status=reply.status, reason=reply.reason, headers=back, body=await self._translated_back(reply.body)
+        )
 
     async def download(self, request: web.BaseRequest, target: str) -> web.StreamResponse:
         """Stream a model version's file; it is named by model and version, which need no translation."""

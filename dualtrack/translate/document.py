@@ -6,6 +6,7 @@ package here: it does no I/O, and the standard reader would cost the hot path te
 """
 
 import json
+import math
 import re
 from typing import cast
 
@@ -13,6 +14,8 @@ import orjson
 
 from dualtrack.core.exchange import JSON, Document
 
+_NESTED = (dict, list)
+_DEPTH_MAX = 100  # as protobuf's own reader; what walks a document afterwards need not fear for the stack
 _HUMP = re.compile(r"(?<=[a-z0-9])([A-Z])")
 
 
@@ -29,19 +32,59 @@ def parse(body: bytes) -> Document:
         document = _read(document.encode())
     if not isinstance(document, dict):
         raise MalformedError(f"a JSON object is needed, not {type(document).__name__}")
-    return cast("Document", _snake(document)) if _HUMP.search(body.decode(errors="replace")) else document
+    return cast("Document", _snake(document)) if _has_humps(document) else document
+
+
+def parse_inner(value: str) -> JSON:
+    """Read JSON that travels inside a string. Its keys are the user's own and stay as they are spelled."""
+    return _read(value.encode(errors="surrogatepass"))
 
 
 def _read(body: bytes) -> JSON:
+    node = _decode(body)
+    if body.count(b"[") + body.count(b"{") > _DEPTH_MAX and _is_deep(node):
+        raise MalformedError(f"nested more than {_DEPTH_MAX} deep")
+    return node
+
+
+def _decode(body: bytes) -> JSON:
     try:
         return cast("JSON", orjson.loads(body))
     except orjson.JSONDecodeError:
         pass
     try:
-        # what orjson refuses and a server takes: NaN, Infinity, and integers beyond 64 bits
-        return cast("JSON", json.loads(body, parse_constant=str))  # noqa: TID251 - what orjson refuses
+        # what orjson refuses and a server takes: NaN, Infinity, and numbers too large for a float
+        node = json.loads(body, parse_constant=str, parse_float=_float)  # noqa: TID251 - what orjson refuses
+        json.dumps(node, ensure_ascii=False).encode()  # a lone surrogate is no text, here or on a server
+        return cast("JSON", node)
     except (ValueError, RecursionError) as error:
         raise MalformedError(f"not JSON: {error}") from error
+
+
+def _float(digits: str) -> JSON:
+    number = float(digits)
+    return number if math.isfinite(number) else f"{digits[: digits.startswith('-')]}Infinity"
+
+
+def _is_deep(node: JSON) -> bool:
+    level = [node]
+    for _ in range(_DEPTH_MAX):
+        level = [
+            item
+            for outer in level
+            if isinstance(outer, _NESTED)
+            for item in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(item, _NESTED)
+        ]
+    return bool(level)
+
+
+def _has_humps(node: JSON) -> bool:
+    if isinstance(node, dict):
+        return any(
+            key != key.lower() or (value.__class__ in _NESTED and _has_humps(value)) for key, value in node.items()
+        )
+    return isinstance(node, list) and any(_has_humps(item) for item in node)
 
 
 def _snake(node: JSON) -> JSON:

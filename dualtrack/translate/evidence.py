@@ -9,7 +9,8 @@ from typing import TypeAlias
 
 from dualtrack.core.exchange import JSON, Document, Observed
 from dualtrack.core.ids import EntityKind
-from dualtrack.translate.document import field, objects, parse, text
+from dualtrack.core.routes import classify
+from dualtrack.translate.document import MalformedError, field, objects, parse_inner, text
 from dualtrack.translate.operations import Reading, Shape, items
 
 Check: TypeAlias = Callable[[Document, Document], bool]
@@ -31,7 +32,12 @@ def shows(reading: Reading, observed: Observed) -> bool:
         assert listed is not None
         return left is not None and _count(left) == len(listed.metrics) + len(listed.params) + len(listed.tags)
     check = _CHECKS.get(reading.exchange.operation)
-    return check(reading.document, observed.entity) if check else False
+    return check({**_in_path(reading), **reading.document}, observed.entity) if check else False
+
+
+def _in_path(reading: Reading) -> Document:
+    match = classify(reading.exchange.method, reading.exchange.path)
+    return dict(match.params) if match else {}
 
 
 def remaining(reading: Reading, observed: Observed) -> Document | None:
@@ -68,6 +74,8 @@ def _number(value: JSON) -> float | None:
         number = float(value) if isinstance(value, (str, int, float)) else 0.0
     except ValueError:
         return None
+    except OverflowError:  # an integer that no float holds
+        return None
     # a server keeps infinities as the largest number (facts section 1)
     return max(-1.7976931348623157e308, min(1.7976931348623157e308, number)) if number == number else None  # noqa: PLR0124
 
@@ -92,7 +100,11 @@ def _lifecycle(kind: str, stage: str) -> Check:
 
 
 def _without_tag(*path: str) -> Check:
-    return lambda document, entity: text(document.get("key")) not in _pairs(field(entity, *path))
+    def check(document: Document, entity: Document) -> bool:
+        key = text(document.get("key")) or text(document.get("tag_key"))
+        return key not in _pairs(field(entity, *path))
+
+    return check
 
 
 def _with_tag(document: Document, entity: Document) -> bool:
@@ -123,12 +135,12 @@ def _outputs(document: Document, entity: Document) -> bool:
 def _history(document: Document, entity: Document) -> bool:
     tags = _pairs(field(entity, "run", "data", "tags"))
     try:
-        sent = parse(text(document.get("model_json")).encode())
-        listed = objects(parse(b'{"_":' + tags.get("mlflow.log-model.history", "[]").encode() + b"}")["_"])
-    except ValueError:
+        sent = parse_inner(text(document.get("model_json")))
+        listed = objects(parse_inner(tags.get("mlflow.log-model.history", "[]")))
+    except MalformedError:
         return False
     names = ("run_id", "artifact_path", "utc_time_created")
-    return any(all(item.get(name) == sent.get(name) for name in names) for item in listed)
+    return any(all(item.get(name) == field(sent, name) for name in names) for item in listed)
 
 
 def _model_params(document: Document, entity: Document) -> bool:
@@ -161,6 +173,7 @@ _CHECKS: dict[str, Check] = {
     "finalizeLoggedModel": _model_status,
     "logLoggedModelParams": _model_params,
     "setLoggedModelTags": _model_tags,
+    "deleteLoggedModelTag": _without_tag("model", "info", "tags"),
 }
 
 

@@ -42,10 +42,10 @@ def translate(reading: Reading, twins: Twins, source: str, name: str = "") -> Ca
 def _target(reading: Reading, twins: Twins) -> str:
     exchange, subject = reading.exchange, reading.subject
     match = classify(exchange.method, exchange.path)
-    named = match.params.get("model_id") if match else None
     path = exchange.path
-    if named and subject is not None:
-        path = path.replace(f"/{named}", f"/{quote(twins[subject].backend_id, safe='')}", 1)
+    if match is not None and "model_id" in match.params and subject is not None:
+        params = {**match.params, "model_id": twins[subject].backend_id}
+        path = "/api/" + match.route.path.format_map({name: quote(value, safe="") for name, value in params.items()})
     return f"{path}?{exchange.query}" if exchange.query else path
 
 
@@ -66,7 +66,10 @@ def _body(reading: Reading, source: str, name: str) -> Document:
             body = _pick(field(answer, "model", "info"), ("experiment_id", "name", "model_type", "source_run_id"))
             body["params"] = field(answer, "model", "data", "params") or []
             tags = objects(field(answer, "model", "info", "tags"))
-    listed: list[JSON] = [*tags, *marks(reading.subject, source)]
+    # a primary that once was a secondary has marks of its own; a key that comes twice would refuse the create
+    ours = marks(reading.subject, source)
+    keys = {tag["key"] for tag in ours}
+    listed: list[JSON] = [*(tag for tag in tags if tag.get("key") not in keys), *ours]
     return {**body, "tags": listed}
 
 

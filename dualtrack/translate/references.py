@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from dualtrack.core.exchange import JSON, Document
 from dualtrack.core.ids import ClientId, EntityKind, Ref
-from dualtrack.translate.document import MalformedError, parse, text, write
+from dualtrack.translate.document import MalformedError, parse_inner, text, write
 
 FIELDS: dict[str, EntityKind] = {
     "experiment_id": EntityKind.EXPERIMENT,
@@ -71,8 +71,7 @@ def _inner(value: str, rename: Rename) -> str:
         return rename(Reference(reference.ref, soft=True))
 
     try:
-        # a list inside an object, so that one reader serves objects and lists
-        wrapped = parse(b'{"_":' + value.encode() + b"}")
+        node = parse_inner(value)
     except MalformedError:
         return value
     before: list[str] = []
@@ -81,11 +80,11 @@ def _inner(value: str, rename: Rename) -> str:
         before.append(reference.ref.client_id)
         return reference.ref.client_id
 
-    walk(wrapped["_"], collect)
+    walk(node, collect)
     if not before:
         return value
-    translated = walk(wrapped["_"], softly)
-    return write({"_": translated})[len(b'{"_":') : -1].decode()
+    translated = walk(node, softly)
+    return write({"_": translated})[len(b'{"_":') : -1].strip().decode()
 
 
 def find(node: JSON) -> list[Reference]:
