@@ -45,15 +45,16 @@ class Batch:
         return len(self.metrics) + len(self.params) + len(self.tags)
 
 
-_ITEM_OVERHEAD = 96  # bytes of field names, numbers and punctuation around a metric, generously
+_ITEM_OVERHEAD = 192  # bytes of field names, numbers and punctuation around a metric, generously
 
 
 def _text_bytes(item: Document) -> int:
-    """Estimate the item's size in a body from above: JSON escapes and UTF-8 cost at most six bytes a character."""
+    """Estimate the item's size in a body from above: a quote takes two bytes, an escape or UTF-8 at most six."""
     size = _ITEM_OVERHEAD
     for value in item.values():
         if isinstance(value, str):
-            size += len(value) if value.isascii() and value.isprintable() else 6 * len(value)
+            is_plain = value.isascii() and value.isprintable()
+            size += len(value) + value.count('"') + value.count("\\") if is_plain else 6 * len(value)
     return size
 
 
@@ -75,8 +76,10 @@ class _Draft:
         return fits and (total == 0 or self.size + size <= self.limits.body_bytes)
 
     def add_metric(self, item: Document) -> bool:
-        # a metric's own run_id repeats the body's, and only some clients send it
-        point = tuple(sorted((key, str(value)) for key, value in item.items() if key != "run_id"))
+        if "run_id" in item:
+            # It repeats the body's, and only some clients send it; one point in both spellings is refused (3.17.2)
+            item = {key: value for key, value in item.items() if key != "run_id"}
+        point = tuple(sorted((key, str(value)) for key, value in item.items()))
         if point in self.metrics:
             return True
         size, name = _text_bytes(item), item.get("key")

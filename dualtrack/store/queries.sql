@@ -78,7 +78,8 @@ SELECT kind, client_id, backend_id, name, root FROM ids WHERE root = ? AND backe
 SELECT client_id, backend_id, root FROM ids WHERE name = ? AND backend = ? AND kind = 'experiment'
 
 -- name: find_entities
-SELECT DISTINCT kind, client_id FROM ids WHERE backend_id = ?
+SELECT kind, client_id FROM ids WHERE backend_id = ?1
+ UNION SELECT kind, client_id FROM ids WHERE kind IN ('experiment', 'run', 'model') AND client_id = ?1
 
 -- name: entity_twins
 SELECT kind, client_id, backend, backend_id, name, root FROM ids WHERE kind = ? AND client_id = ? ORDER BY backend

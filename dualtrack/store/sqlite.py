@@ -6,6 +6,7 @@ memory: the database file is locked by this process, so they end with it, which 
 """
 
 import asyncio
+import contextlib
 import fcntl
 import itertools
 import os
@@ -30,6 +31,7 @@ T = TypeVar("T")
 _BLOCK = 1 << 20  # numbers reserved at once: one synced write per million writes
 _CHUNK = 500  # rows per statement: SQLite allows 32,766 variables, at most five of ours a row
 _READ_AHEAD_ROWS = 4000
+_FULL_SECONDS = 1.0  # after a full disk was met, until it is tried again
 _RESERVE = 0.95  # opens stop at this share of the bound, so that what is open can still settle
 
 
@@ -67,7 +69,7 @@ class SqliteJournal:
         self._is_registry = is_registry
         self._used_bytes = 0
         self._measured_at = 0.0
-        self._disk_is_full = False
+        self._disk_full_until = 0.0
         self._leased: set[tuple[str, str]] = set()
         self._places: dict[str, set[int]] = {}
         self._queued = dict.fromkeys(self._secondaries, 0)
@@ -89,10 +91,12 @@ class SqliteJournal:
         if self.is_full:
             raise JournalFullError(
                 f"the journal holds {self._used_bytes} bytes of its {self._max_bytes}"
-                + (", and its disk is full" if self._disk_is_full else "")
+                + (", and its disk is full" if self._disk_full_until else "")
             )
         entry_id = self._number()
-        row = (entry_id, self._now(), seal(exchange))
+        record = seal(exchange)
+        self._used_bytes += len(record)  # until it is measured: a burst between two measurements keeps to the bound
+        row = (entry_id, self._now(), record)
         await self._committed(self._writer.add(_insert_open, row, synced=False))
         return entry_id
 
@@ -141,7 +145,11 @@ class SqliteJournal:
 
     @property
     def is_full(self) -> bool:
-        return self._disk_is_full or self._used_bytes >= self._max_bytes * _RESERVE
+        return self._now() < self._disk_full_until or self._is_at_bound
+
+    @property
+    def _is_at_bound(self) -> bool:
+        return self._used_bytes >= self._max_bytes * _RESERVE
 
     def _number(self) -> int:
         self._given = next(self._sequence)
@@ -503,9 +511,10 @@ class SqliteJournal:
         os.close(self._lock)
 
     def _measure(self, connection: sqlite3.Connection) -> None:
-        self._disk_is_full = False
+        self._disk_full_until = 0.0
         started = time.monotonic()
-        if started - self._measured_at < 0.05:
+        # at the bound nothing is opened, so a delivery's commit may be the last for long: measure every one
+        if started - self._measured_at < 0.05 and not self._is_at_bound:
             return
         self._measured_at = started
         pages = connection.execute("PRAGMA page_count").fetchone()[0]
@@ -527,7 +536,8 @@ class SqliteJournal:
 
     def _renamed(self, error: Exception) -> JournalError:
         if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
-            self._disk_is_full = True
+            # for a while only: nobody says when there is room again, so the next write finds out
+            self._disk_full_until = self._now() + _FULL_SECONDS
             return JournalFullError(f"no room for the journal {self._path}: {error}")
         return JournalError(f"the journal {self._path} failed: {error}")
 
@@ -725,7 +735,8 @@ def _acquire(path: Path) -> int:
             " give this one a store.url of its own"
         ) from error
     os.ftruncate(lock, 0)
-    os.pwrite(lock, str(os.getpid()).encode(), 0)
+    with contextlib.suppress(OSError):  # a courtesy to whoever comes second; a full disk is met where it matters
+        os.pwrite(lock, str(os.getpid()).encode(), 0)
     return lock
 
 

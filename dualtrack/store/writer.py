@@ -101,9 +101,12 @@ class Writer:
                 if self._groups.empty():
                     break
                 group = self._groups.get()
-            if jobs:
-                self._commit(jobs)
-                self._report(jobs)
+            # opens need no sync: they go first, so that their requests are on the way while the others sync
+            for synced in (False, True):
+                part = [job for job in jobs if job.synced is synced]
+                if part:
+                    self._commit(part)
+                    self._report(part)
         self._connection.close()
 
     def _commit(self, jobs: Sequence[Job[Any]]) -> None:

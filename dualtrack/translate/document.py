@@ -81,9 +81,10 @@ def _is_deep(node: JSON) -> bool:
 
 def _has_humps(node: JSON) -> bool:
     if isinstance(node, dict):
-        return any(
-            key != key.lower() or (value.__class__ in _NESTED and _has_humps(value)) for key, value in node.items()
-        )
+        for key, value in node.items():
+            if key != key.lower() or (value.__class__ in _NESTED and _has_humps(value)):
+                return True
+        return False
     return isinstance(node, list) and any(_has_humps(item) for item in node)
 
 

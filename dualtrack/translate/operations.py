@@ -86,7 +86,11 @@ def read(exchange: Exchange) -> Reading:
 
 
 def _named(exchange: Exchange, operation: Operation, document: Document) -> Ref | None:
-    named = next((found for name in operation.fields if (found := text(document.get(name)))), "")
+    named = ""
+    for name in operation.fields:
+        named = text(document.get(name))
+        if named:
+            break
     if not named and operation.about is EntityKind.MODEL:
         match = classify(exchange.method, exchange.path)
         named = match.params.get("model_id", "") if match else ""

@@ -1,0 +1,857 @@
+"""What every journal keeps to, whichever engine stands behind the port: one suite, one fixture `shelf` per engine.
+
+A test module of an engine defines `shelf` and inherits these classes under names that pytest collects.
+"""
+
+import asyncio
+
+import pytest
+
+from dualtrack.core.entry import Entry, OpenEntry
+from dualtrack.core.exchange import Exchange
+from dualtrack.core.ids import BackendId, EntityKind
+from dualtrack.errors import JournalError, JournalFullError, RegistryEntryError
+from dualtrack.ports import Journal, Lane, Loss, Parking, Progress, Settlement
+from tests.support.exchanges import create, experiment, note, run, twin
+from tests.support.journals import Shelf, fill, keep, keep_exchange
+
+MUCH = 1 << 30
+
+
+def texts(entries: list[Entry]) -> list[str]:
+    return [entry.exchange.body.decode() for entry in entries]
+
+
+def lane(key: str, backend: str = "b") -> Lane:
+    return Lane(backend=backend, key=key, attempts=0)
+
+
+async def read(journal: Journal, key: str, backend: str = "b") -> list[str]:
+    """The texts that a lane would deliver now."""
+    return texts(await journal.read(lane(key, backend), MUCH))
+
+
+async def deliver(journal: Journal, key: str, backend: str = "b", *, next_at: float = 0.0) -> list[str]:
+    """Take all that a lane holds as delivered."""
+    entries = await journal.read(lane(key, backend), MUCH)
+    done = tuple(entry.seq for entry in entries)
+    await journal.record(Progress(backend=backend, key=key, done=done, next_at=next_at))
+    return texts(entries)
+
+
+async def claimed(journal: Journal, now: float, *, limit: int = 10, backend: str = "b") -> list[str]:
+    return [found.key for found in await journal.claim(backend, limit, now)]
+
+
+async def park(journal: Journal, key: str, *, holds: bool, reason: str = "refused", cause: str = "no") -> int:
+    """Park the head of a lane; give the dead letter's id."""
+    head = (await journal.read(lane(key), MUCH))[0]
+    parking = Parking(seq=head.seq, exchange=head.exchange, reason=reason, cause=cause, holds=holds)
+    await journal.record(Progress(backend="b", key=key, done=(head.seq,), parkings=(parking,)))
+    return (await journal.parked())[0].parked_id
+
+
+def key_of(exchange: Exchange) -> str | None:
+    """Notes belong to lane `run:1`; a create has no lane yet."""
+    return "run:1" if exchange.operation == "logMetric" else None
+
+
+class Intake:
+    """Open, settle, refuse: what the hot path does."""
+
+    async def test_a_settled_write_is_read_as_it_happened(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        exchange = Exchange(
+            operation="createRun", method="POST", path="/api/x", query="a=%2F&b=", body=b"\x00\n\t", answer=b"\n{}"
+        )
+
+        await keep_exchange(journal, "run:1", exchange)
+
+        (entry,) = await journal.read(lane("run:1"), MUCH)
+        assert entry.exchange == exchange
+        assert entry.settled_at == shelf.now
+        assert not entry.attempted
+
+    async def test_an_open_write_is_delivered_to_nobody(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+
+        entry_id = await journal.open(note("open"))
+
+        assert await claimed(journal, shelf.now) == []
+        assert await journal.opened(entry_id) == note("open")
+
+    async def test_a_refused_write_leaves_nothing(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        entry_id = await journal.open(note("refused"))
+
+        journal.refuse(entry_id)
+        await keep(journal, "run:1", "after")
+
+        assert await journal.opened(entry_id) is None
+        assert await read(journal, "run:1") == ["after"]
+        assert await journal.left_open(key_of) == []
+
+    async def test_a_settled_write_is_not_open_any_more(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+
+        entry_id = await keep(journal, "run:1", "settled")
+
+        assert await journal.opened(entry_id) is None
+
+    async def test_settling_can_replace_what_was_opened_and_learn_ids_at_once(self, shelf: Shelf) -> None:
+        """A create is kept with the primary's answer, and the primary's own row of the map comes with it."""
+        journal = await shelf.open()
+        entry_id = await journal.open(create("sent"))
+        answered, made = create("sent", "answer"), twin(run("1"), "a", "1", root="s3://1")
+
+        await journal.settle(Settlement(entry_id=entry_id, key="run:1", exchange=answered, twins=(made,)))
+
+        assert [entry.exchange for entry in await journal.read(lane("run:1"), MUCH)] == [answered]
+        assert await journal.twin(run("1"), "a") == made
+
+    async def test_writes_go_in_the_order_of_their_acknowledgement(self, shelf: Shelf) -> None:
+        """P4: settled, not opened, is what counts."""
+        journal = await shelf.open()
+        first, second = await journal.open(note("opened first")), await journal.open(note("opened second"))
+
+        await journal.settle(Settlement(entry_id=second, key="run:1"))
+        await journal.settle(Settlement(entry_id=first, key="run:1"))
+
+        assert await read(journal, "run:1") == ["opened second", "opened first"]
+
+    async def test_many_writes_at_once_keep_their_order_in_each_lane(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+
+        async def writer(key: str) -> None:
+            for number in range(40):
+                await keep(journal, key, str(number))
+
+        async with asyncio.TaskGroup() as group:
+            for key in range(5):
+                group.create_task(writer(f"run:{key}"))
+
+        for key in range(5):
+            assert await read(journal, f"run:{key}") == [str(number) for number in range(40)]
+
+    async def test_a_place_that_is_taken_already_is_a_journal_error(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        await keep(journal, "run:1", "there")
+        (entry,) = await journal.read(lane("run:1"), MUCH)
+        entry_id = await journal.open(note("late"))
+
+        with pytest.raises(JournalError):
+            await journal.settle(Settlement(entry_id=entry_id, key="run:1", seq=entry.seq))
+
+        assert await read(journal, "run:1") == ["there"]
+        assert await journal.opened(entry_id) == note("late")
+
+    async def test_a_registry_call_is_refused(self, shelf: Shelf) -> None:
+        """P6: no journal holds a write for a registry."""
+        journal = await shelf.open(registry=frozenset({"createModelVersion"}))
+        call = Exchange(operation="createModelVersion", method="POST", path="/api/2.0/mlflow/model-versions/create")
+
+        with pytest.raises(RegistryEntryError, match="createModelVersion"):
+            await journal.open(call)
+
+        assert await journal.left_open(key_of) == []
+
+
+class Doubts:
+    """Writes whose outcome at the primary is not known keep their place."""
+
+    async def test_nothing_beyond_a_place_is_read_until_it_is_settled(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        await keep(journal, "run:1", "before")
+        doubtful = journal.doubt(await journal.open(note("in doubt")), "run:1")
+        await keep(journal, "run:1", "after")
+        held = await read(journal, "run:1")
+
+        await journal.settle(Settlement(entry_id=doubtful.entry_id, key="run:1", seq=doubtful.seq))
+
+        assert held == ["before"]
+        assert await read(journal, "run:1") == ["before", "in doubt", "after"]
+
+    async def test_a_place_given_up_holds_nothing_back(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        doubtful = journal.doubt(await journal.open(note("refused after all")), "run:1")
+        await keep(journal, "run:1", "after")
+        held = await read(journal, "run:1")
+
+        journal.refuse(doubtful.entry_id)
+        journal.give_up_place("run:1", doubtful.seq)
+
+        assert held == []
+        assert await read(journal, "run:1") == ["after"]
+
+    async def test_the_first_of_several_places_is_the_one_that_counts(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        first = journal.doubt(await journal.open(note("first")), "run:1")
+        await keep(journal, "run:1", "between")
+        second = journal.doubt(await journal.open(note("second")), "run:1")
+        await keep(journal, "run:1", "last")
+
+        journal.give_up_place("run:1", second.seq)
+        held = await read(journal, "run:1")
+        journal.give_up_place("run:1", first.seq)
+
+        assert held == []
+        assert await read(journal, "run:1") == ["between", "last"]
+
+    async def test_a_place_holds_its_own_lane_only(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        journal.doubt(await journal.open(note("in doubt")), "run:1")
+
+        await keep(journal, "run:2", "elsewhere")
+
+        assert await read(journal, "run:2") == ["elsewhere"]
+
+    async def test_a_doubtful_create_holds_nobody(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+
+        doubtful = journal.doubt(await journal.open(create("made?")), None)
+        await keep(journal, "run:1", "another run")
+
+        assert doubtful.key is None
+        assert await read(journal, "run:1") == ["another run"]
+
+    async def test_a_part_of_a_doubtful_write_can_be_settled(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        doubtful = journal.doubt(await journal.open(note("all")), "run:1")
+
+        await journal.settle(
+            Settlement(entry_id=doubtful.entry_id, key="run:1", exchange=note("half"), seq=doubtful.seq)
+        )
+
+        assert await read(journal, "run:1") == ["half"]
+
+
+class Lanes:
+    """Claim, lease, due times: how work is handed out."""
+
+    async def test_lanes_are_claimed_the_longest_due_first(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        for key in ("run:1", "run:2", "run:3"):
+            await keep(journal, key, "x")
+            shelf.now += 1
+
+        assert await claimed(journal, shelf.now, limit=2) == ["run:1", "run:2"]
+        assert await claimed(journal, shelf.now) == ["run:3"]
+
+    async def test_a_leased_lane_is_claimed_by_nobody_until_released(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        await keep(journal, "run:1", "x")
+        (leased,) = await journal.claim("b", 1, shelf.now)
+        meanwhile = await claimed(journal, shelf.now), await journal.next_due("b")
+
+        journal.release(leased)
+
+        assert meanwhile == ([], None)
+        assert await claimed(journal, shelf.now) == ["run:1"]
+
+    async def test_leased_lanes_do_not_hide_those_behind_them(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        for key in range(6):
+            await keep(journal, f"run:{key}", "x")
+
+        found = [await claimed(journal, shelf.now, limit=2) for _ in range(4)]
+
+        assert sorted(key for keys in found for key in keys) == [f"run:{key}" for key in range(6)]
+        assert found[3] == []
+
+    async def test_nothing_is_claimed_when_nothing_is_asked_for(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        await keep(journal, "run:1", "x")
+
+        assert await claimed(journal, shelf.now, limit=0) == []
+
+    async def test_a_lane_lingers_so_that_writes_gather(self, shelf: Shelf) -> None:
+        journal = await shelf.open(linger=0.5)
+        calls: list[float] = []
+        journal.on_due(calls.append)
+
+        await keep(journal, "run:1", "x")
+
+        assert await claimed(journal, shelf.now) == []
+        assert await journal.next_due("b") == shelf.now + 0.5
+        assert calls == [shelf.now + 0.5]
+        assert await claimed(journal, shelf.now + 0.5) == ["run:1"]
+
+    async def test_a_create_does_not_linger(self, shelf: Shelf) -> None:
+        """Others wait for what it makes."""
+        journal = await shelf.open(linger=60.0)
+        entry_id = await journal.open(create("x"))
+
+        made = twin(run("1"), "a", "1")
+        await journal.settle(Settlement(entry_id=entry_id, key="run:1", exchange=create("x", "y"), twins=(made,)))
+
+        assert await claimed(journal, shelf.now) == ["run:1"]
+
+    async def test_a_failed_attempt_puts_the_lane_off_and_is_counted(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        await keep(journal, "run:1", "x")
+
+        await journal.record(Progress(backend="b", key="run:1", next_at=shelf.now + 30, attempts=3, error="down"))
+
+        assert await claimed(journal, shelf.now + 29) == []
+        assert await journal.next_due("b") == shelf.now + 30
+        assert await journal.claim("b", 1, shelf.now + 30) == [Lane(backend="b", key="run:1", attempts=3)]
+
+    async def test_a_new_write_does_not_shorten_the_wait(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        await keep(journal, "run:1", "x")
+        await journal.record(Progress(backend="b", key="run:1", next_at=shelf.now + 30, attempts=1))
+
+        await keep(journal, "run:1", "y")
+
+        assert await journal.next_due("b") == shelf.now + 30
+
+    async def test_what_is_done_is_gone_and_the_rest_stays_in_order(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        for text in ("one", "two", "three"):
+            await keep(journal, "run:1", text)
+        entries = await journal.read(lane("run:1"), MUCH)
+
+        await journal.record(Progress(backend="b", key="run:1", done=(entries[0].seq, entries[2].seq), next_at=7.0))
+
+        assert await read(journal, "run:1") == ["two"]
+        assert await journal.next_due("b") == 7.0
+
+    async def test_a_lane_with_nothing_left_ends(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        await keep(journal, "run:1", "x")
+        before = await journal.is_pending("b", "run:1")
+
+        await deliver(journal, "run:1")
+
+        assert before
+        assert not await journal.is_pending("b", "run:1")
+        assert await journal.next_due("b") is None
+
+    async def test_a_lane_that_waits_for_another_is_due_when_that_moves(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        await keep(journal, "run:parent", "create")
+        await keep(journal, "run:child", "create")
+        await journal.record(Progress(backend="b", key="run:child", next_at=shelf.now + 60, waiting_for="run:parent"))
+        waiting = await claimed(journal, shelf.now)
+
+        await deliver(journal, "run:parent")
+
+        assert waiting == ["run:parent"]
+        assert await claimed(journal, shelf.now) == ["run:child"]
+
+    async def test_a_lane_that_waits_for_what_arrived_meanwhile_is_due_at_once(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        await keep(journal, "run:child", "create")
+
+        await journal.record(Progress(backend="b", key="run:child", next_at=shelf.now + 60, waiting_for="run:parent"))
+
+        assert await claimed(journal, shelf.now) == ["run:child"]
+
+    async def test_a_learned_id_wakes_who_waits_for_it(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        await keep(journal, "run:parent", "create")
+        await journal.claim("b", 1, shelf.now)
+        await keep(journal, "run:child", "create")
+        await journal.record(Progress(backend="b", key="run:child", next_at=shelf.now + 60, waiting_for="run:parent"))
+
+        await journal.learn([twin(run("parent"), "b", "p")])
+
+        assert await claimed(journal, shelf.now) == ["run:child"]
+
+    async def test_a_read_is_bounded_and_never_empty(self, shelf: Shelf) -> None:
+        """P8: a lane's head fits in memory; one entry larger than the bound is read alone."""
+        journal = await shelf.open()
+        for letter in "abc":
+            await keep(journal, "run:1", letter * 1000)
+
+        assert len(await journal.read(lane("run:1"), 2500)) == 2
+        assert len(await journal.read(lane("run:1"), 1)) == 1
+
+    async def test_an_attempt_is_remembered(self, shelf: Shelf) -> None:
+        """A create whose answer was lost is looked for before it is sent again, also after a restart."""
+        journal = await shelf.open()
+        await keep(journal, "run:1", "create")
+        (entry,) = await journal.read(lane("run:1"), MUCH)
+
+        await journal.mark_attempted(lane("run:1"), entry.seq)
+        journal = await shelf.reopen()
+
+        assert [found.attempted for found in await journal.read(lane("run:1"), MUCH)] == [True]
+
+    async def test_a_lease_ends_with_its_journal(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        await keep(journal, "run:1", "x")
+        await journal.claim("b", 1, shelf.now)
+
+        journal = await shelf.reopen()
+
+        assert await claimed(journal, shelf.now) == ["run:1"]
+
+
+class Secondaries:
+    """Several backends get the same writes, each at its own pace."""
+
+    async def test_an_entry_goes_when_all_have_it(self, shelf: Shelf) -> None:
+        journal = await shelf.open(secondaries=("b", "c"))
+        await keep(journal, "run:1", "x")
+
+        await deliver(journal, "run:1", "b")
+
+        assert await read(journal, "run:1", "b") == []
+        assert await deliver(journal, "run:1", "c") == ["x"]
+        assert (await journal.usage()).entries == 0
+
+    async def test_a_slow_backend_takes_nothing_from_another(self, shelf: Shelf) -> None:
+        journal = await shelf.open(secondaries=("b", "c"))
+        await keep(journal, "run:1", "x")
+
+        await journal.record(Progress(backend="b", key="run:1", next_at=shelf.now + 60, attempts=1))
+
+        assert await claimed(journal, shelf.now, backend="b") == []
+        assert await claimed(journal, shelf.now, backend="c") == ["run:1"]
+
+    async def test_ids_and_backlogs_are_kept_apart(self, shelf: Shelf) -> None:
+        journal = await shelf.open(secondaries=("b", "c"))
+        await keep(journal, "run:1", "x")
+
+        seqs = tuple(entry.seq for entry in await journal.read(lane("run:1"), MUCH))
+        twins = (twin(run("1"), "b", "on-b"),)
+        await journal.record(Progress(backend="b", key="run:1", done=seqs, twins=twins))
+
+        assert [(each.backend, each.entries) for each in await journal.backlogs()] == [("b", 0), ("c", 1)]
+        assert await journal.twin(run("1"), "c") is None
+
+
+class Outcomes:
+    """Progress commits with the ids it revealed; what cannot be delivered is parked or recorded as a loss."""
+
+    async def test_ids_come_with_the_outcome(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        await keep(journal, "run:1", "create")
+        (entry,) = await journal.read(lane("run:1"), MUCH)
+        made = twin(run("1"), "b", "on-b", root="s3://b/1")
+
+        await journal.record(Progress(backend="b", key="run:1", done=(entry.seq,), twins=(made,)))
+        journal = await shelf.reopen()
+
+        assert await journal.twin(run("1"), "b") == made
+        assert await read(journal, "run:1") == []
+
+    async def test_a_refused_write_holds_back_nothing(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        await keep(journal, "run:1", "bad")
+        await keep(journal, "run:1", "good")
+
+        parked_id = await park(journal, "run:1", holds=False, reason="refused", cause="HTTP 400 too long")
+
+        assert await claimed(journal, shelf.now) == ["run:1"]
+        assert await read(journal, "run:1") == ["good"]
+        (letter,) = await journal.parked(parked_id)
+        assert (letter.operation, letter.reason, letter.cause) == ("logMetric", "refused", "HTTP 400 too long")
+        assert letter.exchange == note("bad")
+        assert f"parked retry {parked_id}" in letter.next_step
+
+    async def test_a_parked_create_holds_its_lane(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        await keep_exchange(journal, "run:1", create("bad"))
+        await keep(journal, "run:1", "waits")
+
+        await park(journal, "run:1", holds=True)
+        await keep(journal, "run:1", "waits too")
+
+        assert await claimed(journal, shelf.now + 3600) == []
+        assert await journal.next_due("b") is None
+        assert await journal.is_pending("b", "run:1")
+        (backlog,) = await journal.backlogs()
+        assert (backlog.held_lanes, backlog.parked, backlog.entries, backlog.oldest_at) == (1, 1, 2, None)
+
+    async def test_a_retried_create_goes_first_and_is_looked_for(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        await keep_exchange(journal, "run:1", create("create"))
+        await keep(journal, "run:1", "follows")
+        parked_id = await park(journal, "run:1", holds=True)
+
+        done = await journal.retry_parked(parked_id, shelf.now)
+
+        assert done
+        assert await claimed(journal, shelf.now) == ["run:1"]
+        entries = await journal.read(lane("run:1"), MUCH)
+        assert [(entry.exchange.body, entry.attempted) for entry in entries] == [(b"create", True), (b"follows", False)]
+        assert await journal.parked() == []
+
+    async def test_a_retry_of_one_letter_leaves_a_lane_held_by_another(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        await keep_exchange(journal, "run:1", create("one"))
+        await keep_exchange(journal, "run:1", create("two"))
+        first, second = await park(journal, "run:1", holds=True), await park(journal, "run:1", holds=True)
+
+        await journal.retry_parked(second, shelf.now)
+        held = await claimed(journal, shelf.now)
+        await journal.retry_parked(first, shelf.now)
+
+        assert held == []
+        assert await claimed(journal, shelf.now) == ["run:1"]
+        assert await read(journal, "run:1") == ["one", "two"]
+
+    async def test_several_parts_of_one_write_can_be_parked_and_retried(self, shelf: Shelf) -> None:
+        """A batch is parked item by item, at one place in its lane."""
+        journal = await shelf.open()
+        await keep(journal, "run:1", "batch")
+        (entry,) = await journal.read(lane("run:1"), MUCH)
+        parkings = tuple(
+            Parking(seq=entry.seq, exchange=note(text), reason="refused", cause="no") for text in ("item 1", "item 2")
+        )
+        await journal.record(Progress(backend="b", key="run:1", done=(entry.seq,), parkings=parkings))
+
+        for letter in await journal.parked():
+            await journal.retry_parked(letter.parked_id, shelf.now)
+
+        assert sorted(await read(journal, "run:1")) == ["item 1", "item 2"]
+
+    async def test_a_letter_is_retried_or_discarded_once(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        await keep(journal, "run:1", "bad")
+        parked_id = await park(journal, "run:1", holds=False)
+
+        assert await journal.retry_parked(parked_id, shelf.now)
+        assert not await journal.retry_parked(parked_id, shelf.now)
+        assert not await journal.discard_parked(parked_id, "note")
+
+    async def test_a_discarded_write_is_a_recorded_loss(self, shelf: Shelf) -> None:
+        """P7: giving up leaves a trace with who said so and why."""
+        journal = await shelf.open()
+        await keep(journal, "run:1", "bad")
+        await keep(journal, "run:1", "good")
+        parked_id = await park(journal, "run:1", holds=False)
+
+        await journal.discard_parked(parked_id, "not worth it")
+
+        loss = Loss(reason="discarded", detail="logMetric: not worth it")
+        assert await journal.losses("run:1") == [("b", "run:1", loss, 1)]
+        assert await read(journal, "run:1") == ["good"]
+
+    async def test_a_discarded_create_takes_its_entity_along(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        await keep_exchange(journal, "run:1", create("bad"))
+        await keep(journal, "run:1", "of no use now")
+        await keep(journal, "run:child", "create")
+        parked_id = await park(journal, "run:1", holds=True)
+        await journal.record(Progress(backend="b", key="run:child", next_at=shelf.now + 60, waiting_for="run:1"))
+
+        await journal.discard_parked(parked_id, "not worth it")
+
+        nobody = await journal.twin(run("1"), "b")
+        assert nobody is not None
+        assert nobody.is_discarded
+        assert not await journal.is_pending("b", "run:1")
+        assert await claimed(journal, shelf.now) == ["run:child"]
+        (backlog,) = await journal.backlogs()
+        assert (backlog.entries, backlog.held_lanes, backlog.parked) == (1, 0, 0)
+
+    async def test_losses_are_counted_per_entity_and_detail(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        await keep(journal, "run:1", "x")
+        short, long = Loss(reason="value", detail="tag a"), Loss(reason="value", detail="tag b")
+
+        await journal.record(Progress(backend="b", key="run:1", losses=(short, long)))
+        shelf.now += 1
+        await journal.record(Progress(backend="b", key="run:1", losses=(short,)))
+
+        assert await journal.losses("run:1") == [("b", "run:1", short, 2), ("b", "run:1", long, 1)]
+        assert await journal.losses("run:2") == []
+        assert len(await journal.losses(limit=1)) == 1
+        assert (await journal.backlogs())[0].losses == 3
+
+
+class Replacing:
+    """Adoption: what the primary holds takes the place of what is queued up to the moment of reading it."""
+
+    async def test_earlier_writes_are_replaced_and_later_ones_follow(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        await keep(journal, "run:1", "contained")
+        upto = journal.last_seq()
+        await keep(journal, "run:1", "later")
+
+        await journal.replace("b", "run:1", upto, [create("whole"), note("values")])
+
+        assert await read(journal, "run:1") == ["whole", "values", "later"]
+        assert (await journal.usage()).entries == 3
+
+    async def test_a_lane_that_was_empty_is_due_at_once(self, shelf: Shelf) -> None:
+        journal = await shelf.open(linger=60.0)
+
+        await journal.replace("b", "run:1", journal.last_seq(), [create("whole")])
+
+        assert await claimed(journal, shelf.now) == ["run:1"]
+
+    async def test_only_the_asking_backend_is_concerned(self, shelf: Shelf) -> None:
+        journal = await shelf.open(secondaries=("b", "c"))
+        await keep(journal, "run:1", "x")
+
+        await journal.replace("b", "run:1", journal.last_seq(), [create("whole")])
+
+        assert await deliver(journal, "run:1", "b") == ["whole"]
+        assert await deliver(journal, "run:1", "c") == ["x"]
+        assert (await journal.usage()).entries == 0
+
+    async def test_it_can_happen_again(self, shelf: Shelf) -> None:
+        """The mirror was lost twice."""
+        journal = await shelf.open()
+        await journal.replace("b", "run:1", journal.last_seq(), [create("first"), note("first")])
+
+        await journal.replace("b", "run:1", journal.last_seq(), [create("second"), note("second"), note("third")])
+
+        assert await read(journal, "run:1") == ["second", "second", "third"]
+
+    async def test_no_acknowledged_write_has_a_higher_number(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        await keep(journal, "run:1", "x")
+        upto = journal.last_seq()
+
+        (entry,) = await journal.read(lane("run:1"), MUCH)
+
+        assert entry.seq <= upto
+
+
+class Ids:
+    """Who is who: the map, from every side."""
+
+    async def test_an_entity_is_found_from_both_sides(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        made = twin(run("1"), "b", "on-b")
+
+        await journal.learn([made])
+
+        assert await journal.twin(run("1"), "b") == made
+        assert await journal.client_ref(EntityKind.RUN, "b", BackendId("on-b")) == run("1")
+        assert await journal.client_ref(EntityKind.EXPERIMENT, "b", BackendId("on-b")) is None
+        assert await journal.client_ref(EntityKind.RUN, "c", BackendId("on-b")) is None
+        assert await journal.twin(experiment("1"), "b") is None
+
+    async def test_the_longest_root_wins(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        outer = twin(experiment("1"), "b", "e", root="s3://b")
+        inner = twin(run("1"), "b", "r", root="s3://b/r")
+        await journal.learn([outer, inner])
+
+        assert await journal.rooted("b", ["s3://b/r/model", "s3://b/r", "s3://b"]) == inner
+        assert await journal.rooted("b", ["s3://b/other", "s3://b"]) == outer
+        assert await journal.rooted("c", ["s3://b"]) is None
+        assert await journal.rooted("b", []) is None
+
+    async def test_an_experiment_is_found_by_its_name(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        made = twin(experiment("1"), "b", "e", name="churn")
+
+        await journal.learn([made, twin(run("1"), "b", "r", name="churn")])
+
+        assert await journal.named(EntityKind.EXPERIMENT, "b", "churn") == made
+        assert await journal.named(EntityKind.EXPERIMENT, "b", "other") is None
+
+    async def test_what_is_not_said_again_is_kept(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        await journal.learn([twin(run("1"), "b", "old", name="n", root="r")])
+
+        await journal.learn([twin(run("1"), "b", "new")])
+
+        assert await journal.twin(run("1"), "b") == twin(run("1"), "b", "new", name="n", root="r")
+
+    async def test_an_id_can_be_forgotten(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        await journal.learn([twin(run("1"), "b", "on-b"), twin(run("1"), "c", "on-c")])
+
+        await journal.forget(run("1"), "b")
+
+        assert await journal.twin(run("1"), "b") is None
+        assert await journal.twin(run("1"), "c") is not None
+
+    @pytest.mark.parametrize("some_id", ["1", "on-a", "on-b"])
+    async def test_any_id_finds_every_twin(self, shelf: Shelf, some_id: str) -> None:
+        """An adopted run has no row of the primary; the client's id leads to its twins all the same."""
+        journal = await shelf.open()
+        twins = [twin(run("1"), "b", "on-b"), twin(run("1"), "c", "on-a")]
+        await journal.learn([*twins, twin(run("2"), "b", "another")])
+
+        assert await journal.find(some_id) == twins
+        assert await journal.find("nobody") == []
+
+    async def test_an_id_that_two_backends_share_finds_both_entities(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        await journal.learn([twin(experiment("1"), "b", "7"), twin(experiment("7"), "b", "9")])
+
+        assert {found.ref.client_id for found in await journal.find("7")} == {"1", "7"}
+
+    async def test_the_map_is_exported_page_by_page(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        twins = [twin(run(str(number)), "b", f"b{number}") for number in range(5)]
+        await journal.learn([*twins, twin(experiment("1"), "b", "e")])
+
+        first = await journal.export_ids(("", ""), 4)
+        rest = await journal.export_ids((first[-1].ref.kind, first[-1].ref.client_id), 4)
+
+        assert [*first, *rest] == [twin(experiment("1"), "b", "e"), *twins]
+
+    async def test_the_map_outlives_the_entries(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        await journal.learn([twin(run("1"), "b", "on-b")])
+
+        journal = await shelf.reopen()
+
+        assert await journal.twin(run("1"), "b") == twin(run("1"), "b", "on-b")
+
+
+class Figures:
+    """Backlog, usage and the bound."""
+
+    async def test_the_backlog_counts_what_waits_and_since_when(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        started = shelf.now
+        for key in ("run:1", "run:1", "run:2"):
+            await keep(journal, key, "x")
+            shelf.now += 10
+        await journal.record(Progress(backend="b", key="run:2", next_at=shelf.now, attempts=1, error="HTTP 503"))
+
+        (backlog,) = await journal.backlogs()
+
+        assert (backlog.entries, backlog.lanes, backlog.held_lanes, backlog.parked) == (3, 2, 0, 0)
+        assert backlog.oldest_at == started
+        assert backlog.last_error == "HTTP 503"
+
+    async def test_an_empty_backlog_has_no_age(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        await keep(journal, "run:1", "x")
+
+        await deliver(journal, "run:1")
+
+        (backlog,) = await journal.backlogs()
+        assert (backlog.entries, backlog.oldest_at, backlog.lanes) == (0, None, 0)
+
+    async def test_the_age_is_that_of_the_head(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        await keep(journal, "run:1", "old")
+        shelf.now += 10
+        await keep(journal, "run:1", "young")
+        head, _ = await journal.read(lane("run:1"), MUCH)
+
+        await journal.record(Progress(backend="b", key="run:1", done=(head.seq,)))
+
+        assert (await journal.backlogs())[0].oldest_at == shelf.now
+
+    async def test_the_backlog_is_counted_again_after_a_restart(self, shelf: Shelf) -> None:
+        journal = await shelf.open(secondaries=("b", "c"))
+        await keep(journal, "run:1", "x")
+        await keep(journal, "run:2", "y")
+        await deliver(journal, "run:2", "c")
+
+        journal = await shelf.reopen(secondaries=("b", "c"))
+        await journal.start()
+
+        assert [each.entries for each in await journal.backlogs()] == [2, 1]
+        assert (await journal.usage()).entries == 3
+
+    async def test_the_bound_refuses_new_writes_and_lets_open_ones_settle(self, shelf: Shelf) -> None:
+        """P8: the bound holds, and nothing that the primary was asked for is lost to it."""
+        journal = await shelf.open(max_bytes=1 << 20)
+        early = await journal.open(note("early"))
+        await fill(journal, "run:1", 50_000)
+        usage = await journal.usage()
+
+        with pytest.raises(JournalFullError, match="of its 1048576"):
+            await journal.open(note("late"))
+        await journal.settle(Settlement(entry_id=early, key="run:2"))
+
+        assert usage.is_full
+        assert usage.used_bytes <= usage.capacity_bytes == 1 << 20
+        assert await read(journal, "run:2") == ["early"]
+
+    async def test_a_delivered_backlog_makes_room(self, shelf: Shelf) -> None:
+        journal = await shelf.open(max_bytes=1 << 20)
+        await fill(journal, "run:1", 50_000)
+
+        await deliver(journal, "run:1")
+        await keep(journal, "run:1", "again")
+
+        usage = await journal.usage()
+        assert not usage.is_full
+        assert usage.used_bytes < usage.capacity_bytes // 2
+
+    async def test_use_is_known_right_after_a_restart(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        for _ in range(20):
+            await keep(journal, "run:1", "x" * 50_000)
+
+        journal = await shelf.reopen(max_bytes=1 << 20)
+
+        with pytest.raises(JournalFullError):
+            await journal.open(note("one more"))
+
+
+class Recovery:
+    """What a crash left open is found once, each with its place."""
+
+    async def test_an_open_write_keeps_its_place_after_a_restart(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        await keep(journal, "run:1", "before")
+        await journal.open(note("in doubt"))
+        journal = await shelf.reopen()
+
+        (found,) = await journal.left_open(key_of)
+        await keep(journal, "run:1", "after")
+        held = await read(journal, "run:1")
+        await journal.settle(Settlement(entry_id=found.entry_id, key="run:1", seq=found.seq))
+
+        assert held == ["before"]
+        assert await read(journal, "run:1") == ["before", "in doubt", "after"]
+
+    async def test_a_place_is_given_up_when_the_primary_knows_nothing(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        await journal.open(note("never arrived"))
+        journal = await shelf.reopen()
+        (found,) = await journal.left_open(key_of)
+        await keep(journal, "run:1", "after")
+
+        journal.refuse(found.entry_id)
+        journal.give_up_place("run:1", found.seq)
+        await keep(journal, "run:1", "last")
+
+        assert await read(journal, "run:1") == ["after", "last"]
+        assert await journal.opened(found.entry_id) is None
+
+    async def test_several_are_found_in_the_order_of_opening(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        opened = [await journal.open(note(text)) for text in ("one", "two")]
+        opened.append(await journal.open(create("three")))
+        journal = await shelf.reopen()
+
+        found = await journal.left_open(key_of)
+
+        assert [entry.entry_id for entry in found] == opened
+        assert [entry.key for entry in found] == ["run:1", "run:1", None]
+        assert sorted(entry.seq for entry in found) == [entry.seq for entry in found]
+
+    async def test_a_process_that_was_killed_leaves_what_it_promised(self, shelf: Shelf) -> None:
+        with shelf.write_elsewhere("open") as child:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "open\n"
+            child.kill()
+        journal = await shelf.open()
+
+        doubtful, made = await journal.left_open(key_of)
+        held = await read(journal, "run:1")
+        await journal.settle(Settlement(entry_id=doubtful.entry_id, key="run:1", seq=doubtful.seq))
+
+        assert held == ["settled"]
+        assert await read(journal, "run:1") == ["settled", "in doubt"]
+        assert made == OpenEntry(entry_id=made.entry_id, seq=made.seq, key=None)
+        assert await journal.opened(made.entry_id) == create("made?")
+
+    async def test_numbers_are_never_given_twice(self, shelf: Shelf) -> None:
+        """A number that came back would put a write before one that was acknowledged earlier."""
+        given: list[int] = []
+        for _ in range(3):
+            journal = await shelf.reopen()
+            for _ in range(3):
+                given.append(await keep(journal, "run:1", "x"))
+                given.append(journal.last_seq())
+
+        assert given == sorted(set(given))
