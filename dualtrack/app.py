@@ -354,6 +354,8 @@ class App:
                 stack.push_async_callback(backend.close)
             if self.journal is not None:
                 stack.push_async_callback(self.journal.close)
+            if self.journal is not None:
+                await self.journal.start()
             if self.settler is not None:
                 await self.settler.recover()
             loops = await stack.enter_async_context(background())
@@ -373,8 +375,6 @@ class App:
             log.info("app.stopping")
 
     def _start_loops(self, loops: Loops) -> None:
-        if self.journal is not None:
-            loops.start("count backlog", self.journal.start(), ends=True)
         if self.settler is not None:
             loops.start("settle", self.settler.run())
         for name, dispatcher in self.dispatchers.items():

@@ -67,6 +67,10 @@ class UnreachableError(BackendError):
         self.retry_after = retry_after
 
 
+class RejectedError(BackendError):
+    """The backend answered, and the answer is no; asking again changes nothing."""
+
+
 class UnauthorizedError(BackendError):
     """Signing in failed, or a fresh token was refused."""
 

@@ -32,25 +32,24 @@ class Loops:
         *,
         stop: Stoppable | None = None,
         deadline: float = 0.0,
-        ends: bool = False,
     ) -> None:
         task = asyncio.get_running_loop().create_task(loop, name=name)
         self._tasks.append((task, stop, deadline))
-        task.add_done_callback(lambda done: self._ended(done, expected=ends))
+        task.add_done_callback(self._ended)
 
     async def until(self, stopping: asyncio.Event) -> None:
         """Wait for the event, or for a loop that ends although it should not; then the event is set too."""
         self.failed.add_done_callback(lambda _: stopping.set())
         await stopping.wait()
 
-    def _ended(self, task: asyncio.Task[None], *, expected: bool) -> None:
+    def _ended(self, task: asyncio.Task[None]) -> None:
         if task.cancelled() or self.failed.done():
             return
         error = task.exception()
         if error is not None:
             log.critical("app.loop_died", loop=task.get_name(), error=repr(error))
             self.failed.set_exception(error)
-        elif not expected:
+        else:
             self.failed.set_result(None)
 
     async def finish(self) -> None:

@@ -202,6 +202,10 @@ class Queue(IdMap, Protocol):
         """Say whether anything is queued in that lane."""
         ...
 
+    async def has_older(self, backend: str, key: str, than: float) -> bool:
+        """Say whether another lane still has a write acknowledged before instant `than`."""
+        ...
+
     def last_seq(self) -> int:
         """Answer a number that no write acknowledged so far exceeds."""
         ...

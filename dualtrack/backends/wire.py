@@ -50,6 +50,7 @@ class _Connection(asyncio.Protocol):
         self._chunks: list[bytes] = []
         self._size = 0
         self._head_is_complete = False
+        self._is_head = False
         self.heard_at = 0.0
         self.is_reusable = True
 
@@ -57,8 +58,9 @@ class _Connection(asyncio.Protocol):
     def is_open(self) -> bool:
         return self.is_reusable and self._transport is not None and not self._transport.is_closing()
 
-    def ask(self, request: bytes, body: bytes) -> "asyncio.Future[WireAnswer]":
+    def ask(self, request: bytes, body: bytes, *, is_head: bool = False) -> "asyncio.Future[WireAnswer]":
         assert self._transport is not None
+        self._is_head = is_head
         self._answered = asyncio.get_running_loop().create_future()
         self.heard_at = time.monotonic()
         self._transport.write(request + body if len(body) < 65536 else request)
@@ -116,6 +118,10 @@ class _Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self._head_is_complete = self._parser.get_status_code() >= 200
+        if self._is_head and self._head_is_complete:
+            # llhttp would wait for a body that a HEAD's answer announces and does not have
+            self.is_reusable = False
+            self.on_message_complete()
 
     def on_body(self, body: bytes) -> None:
         self._size += len(body)
@@ -169,7 +175,7 @@ class WirePool:
         async with self._slots:
             connection = self._take() or await self._connect()
             try:
-                answer = await self._answer(connection, connection.ask(request, body))
+                answer = await self._answer(connection, connection.ask(request, body, is_head=method == "HEAD"))
             except BaseException:
                 connection.close()
                 raise
@@ -180,7 +186,7 @@ class WirePool:
             return answer
 
     def _head(self, method: str, target: str, headers: Iterable[tuple[str, str]], body: bytes) -> bytes:
-        lines = [b"%b %b%b HTTP/1.1\r\n" % (method.encode(), self._prefix, target.encode("latin-1")), self._host_line]
+        lines = [b"%b %b%b HTTP/1.1\r\n" % (method.encode(), self._prefix, target.encode("ascii")), self._host_line]
         lines += [f"{name}: {value}\r\n".encode("utf-8", "surrogateescape") for name, value in headers]
         if body or method not in {"GET", "HEAD", "DELETE"}:
             lines.append(b"Content-Length: %d\r\n" % len(body))

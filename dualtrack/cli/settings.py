@@ -94,7 +94,7 @@ def _store(store: Store, url: str) -> Store:
     except ValidationError as error:
         message = error.errors(include_input=False)[0]["msg"]
         fix = "write sqlite:///var/lib/dualtrack/journal.db"
-        raise ConfigError([Problem(path="--store", value=url, message=message, fix=fix)]) from error
+        raise ConfigError([Problem(path="--store", value="", message=message, fix=fix)]) from error
 
 
 def _address(admin: Admin) -> str:

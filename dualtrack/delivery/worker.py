@@ -12,7 +12,7 @@ import structlog
 from dualtrack.core.coalesce import Batch, halve
 from dualtrack.core.entry import Entry
 from dualtrack.core.exchange import JSON, Answer, Document, Exchange, Observed
-from dualtrack.core.ids import EntityKind, Ref, Twin
+from dualtrack.core.ids import BackendId, EntityKind, Ref, Twin
 from dualtrack.core.limits import BatchLimits
 from dualtrack.core.verdict import (
     Bisect,
@@ -34,7 +34,7 @@ from dualtrack.delivery.resolver import Awaited, Discarded, Known, Resolver
 from dualtrack.errors import BackendError, UnauthorizedError, UnreachableError
 from dualtrack.metrics import Metrics
 from dualtrack.ports import Backend, Clock, Lane, Looker, Loss, Parking, Progress, Queue
-from dualtrack.translate.document import parse, text, write
+from dualtrack.translate.document import field, parse, text, write
 from dualtrack.translate.evidence import metric_keys, shows
 from dualtrack.translate.mlflow import (
     API,
@@ -49,6 +49,7 @@ from dualtrack.translate.operations import Reading, learn, read
 log = structlog.get_logger("dualtrack.delivery")
 
 _WAIT_SECONDS = 5.0  # a lane that waits for another is woken by it; this is in case the wake was lost in a crash
+_CASCADES = frozenset({"deleteExperiment", "restoreExperiment"})  # facts section 4: all runs go along
 _MANY = 1000  # entries of one read
 _PLACE_SECONDS = 0.5  # until a write in doubt, which keeps its place in the lane, is settled
 
@@ -295,15 +296,25 @@ class Worker:
         reading = step.reading
         if reading.operation.creates:
             return await self._create(lane, step, known, losses, attempt)
+        if await self._has_to_wait(lane, step):
+            return Later(wait=_PLACE_SECONDS, reason="waits for earlier writes", is_backend=False)
+        return await self._change(lane, step, known, losses, attempt)
+
+    async def _has_to_wait(self, lane: Lane, step: SingleStep) -> bool:
+        """What changes every run of an experiment waits for all that was acknowledged before it."""
+        is_cascade = step.reading.exchange.operation in _CASCADES
+        return is_cascade and await self._queue.has_older(lane.backend, lane.key, step.settled_at)
+
+    async def _change(
+        self, lane: Lane, step: SingleStep, known: Known, losses: tuple[Loss, ...], attempt: int
+    ) -> Outcome:
+        reading = step.reading
         name = ""
         if reading.exchange.operation == "updateExperiment" and reading.subject is not None:
             name = self._experiments.name_for(text(reading.document.get("new_name")), reading.subject)
+        if reading.exchange.operation == "logModel" and await self._is_repeated(lane, step, known.twins):
+            return Done(losses=losses)
         call = translate(reading, known.twins, self._policy.source, name)
-        if lane.attempts and reading.exchange.operation == "logModel":
-            # the one write of a run that a server doubles: look before repeating
-            observed = await self._observe(reading, known.twins)
-            if observed is not None and shows(_seen_there(reading, known.twins), observed):
-                return Done(losses=losses)
         answer = await self._backend.send(call)
         self._heard(call.operation, answer)
         match self._judge(answer, step, attempt, 1):
@@ -318,6 +329,15 @@ class Worker:
                 return self._park(step, looked.reason) if isinstance(looked, Park) else looked
             case Park(reason=reason) | Bisect(reason=reason):
                 return self._park(step, reason)
+
+    async def _is_repeated(self, lane: Lane, step: SingleStep, twins: Twins) -> bool:
+        """Look before repeating the one change that a server doubles; write down that it is being sent."""
+        if step.entry.attempted:
+            observed = await self._observe(step.reading, twins)
+            if observed is not None and shows(_seen_there(step.reading, twins), observed):
+                return True
+        await self._queue.mark_attempted(lane, step.entry.seq)
+        return False
 
     async def _create(
         self, lane: Lane, step: SingleStep, known: Known, losses: tuple[Loss, ...], attempt: int
@@ -358,8 +378,12 @@ class Worker:
         if isinstance(verdict, Retry):
             return Later(wait=verdict.wait, reason=verdict.reason, is_backend=True, retry_after=verdict.retry_after)
         for ref in known.twins:
-            if not await self._is_there(ref, known.twins):
+            entity = await self._looker.get(ref.kind, known.twins[ref].backend_id)
+            if entity is None:
                 return await self._forgotten(ref, attempt)
+            is_deleted = field(entity, "experiment", "lifecycle_stage") == "deleted"
+            if is_deleted and await self._queue.is_pending(self._backend.name, ref.key):
+                return WaitFor(key=ref.key)  # it is being restored
         return self._park(step, describe(answer))
 
     async def _find_mirror(self, ref: Ref, twins: Twins) -> Twin | None:
@@ -381,8 +405,20 @@ class Worker:
             if not await self._is_there(ref, twins):
                 return await self._lost(step, attempt, ref)
         observed = await self._observe(reading, twins)
-        is_so = observed is not None and shows(_seen_there(reading, twins), observed)
-        return Delivered() if is_so else Park(reason=reason)
+        if observed is not None and shows(_seen_there(reading, twins), observed):
+            return Delivered()
+        pending = await self._pending_experiment(observed)
+        return WaitFor(key=pending) if pending is not None else Park(reason=reason)
+
+    async def _pending_experiment(self, observed: Observed | None) -> str | None:
+        """The lane of a run's experiment if anything waits there: a restore may be what the write needs."""
+        info = field(observed.entity, "run", "info") if observed is not None else None
+        if field(info, "lifecycle_stage") != "deleted":
+            return None
+        backend_id = text(field(info, "experiment_id"))
+        ref = await self._queue.client_ref(EntityKind.EXPERIMENT, self._backend.name, BackendId(backend_id))
+        is_pending = ref is not None and await self._queue.is_pending(self._backend.name, ref.key)
+        return ref.key if ref is not None and is_pending else None
 
     async def _observe(self, reading: Reading, twins: Twins) -> Observed | None:
         twin = twins.get(reading.subject) if reading.subject is not None else None

@@ -124,6 +124,8 @@ class Proxy:
         match = classify(request.method, path)
         operation = match.route.operation if match else "unknown"
         try:
+            if not path.isascii() or not query.isascii():
+                raise Refusal(400, "MALFORMED_REQUEST", "paths and queries are ASCII; percent-encode the rest")
             objection = self._guard.objection(request.method, request.headers)
             if objection is not None:
                 raise Refusal(*objection)
@@ -135,6 +137,10 @@ class Proxy:
             response = unavailable(f"the write could not be kept: {error}", retry_after=30).response()
         except BackendError as error:
             response = self._unreachable(error, operation).response()
+        except Exception:  # the outermost edge of a request: whatever nobody foresaw is still an MLflow error
+            log.exception("proxy.unforeseen", operation=operation)
+            message = "dualtrack failed in a way that nobody foresaw; its log has the traceback"
+            response = Refusal(500, "INTERNAL_ERROR", message).response()
         self._observe(operation, response, started)
         return response
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from dualtrack.core.exchange import Answer, Call, Document, Observed
 from dualtrack.core.ids import EntityKind, Ref, Twin
 from dualtrack.core.verdict import describe
-from dualtrack.errors import UnreachableError
+from dualtrack.errors import RejectedError, UnreachableError
 from dualtrack.ports import Backend
 from dualtrack.translate.document import objects, parse, text
 from dualtrack.translate.mlflow import found_by_mark, get_call, history_page, search_by_mark
@@ -21,10 +21,12 @@ class Reader:
         self._page = page
 
     async def ask(self, call: Call) -> Answer | None:
-        """Read; None when it is not there. Any other refusal is trouble: raise `UnreachableError`."""
+        """Read; None when it is not there. Raise `RejectedError` for a no, `UnreachableError` for trouble."""
         answer = await self._backend.send(call)
         if answer.status == 404:
             return None
+        if answer.status in {400, 405, 409, 422, 501}:
+            raise RejectedError(self._backend.name, call.operation, describe(answer))
         if not answer.is_success:
             raise UnreachableError(self._backend.name, call.operation, describe(answer), retry_after=answer.retry_after)
         return answer

@@ -13,7 +13,7 @@ from dualtrack.core.entry import OpenEntry
 from dualtrack.core.exchange import Document, Exchange
 from dualtrack.core.ids import BackendId, EntityKind
 from dualtrack.core.verdict import RetryPolicy, wait_before
-from dualtrack.errors import BackendError, JournalError
+from dualtrack.errors import BackendError, JournalError, RejectedError
 from dualtrack.metrics import Metrics
 from dualtrack.ports import Clock, Journal, Settlement
 from dualtrack.reconcile.reader import Reader
@@ -61,27 +61,32 @@ class Settler:
         return len(entries)
 
     async def run(self) -> None:
-        """Settle doubts one after the other, for ever; while the primary cannot say, keep asking."""
+        """Settle doubts in turn, for ever; one that the primary cannot say anything about goes to the end."""
+        failures = 0
         while True:
             entry = await self._doubts.get()
-            attempt = 0
-            while True:
-                try:
-                    accepted = await self._settle(entry)
-                except (BackendError, JournalError) as error:
-                    attempt += 1
-                    wait = wait_before(attempt, _POLICY, self._clock.chance())
-                    log.warning("reconcile.unsettled", entry=entry.entry_id, reason=str(error), wait=round(wait, 1))
-                    await self._clock.wait(wait)
-                    continue
-                break
+            try:
+                accepted = await self._settle(entry)
+            except (BackendError, JournalError) as error:
+                self._doubts.put_nowait(entry)
+                failures += 1
+                wait = wait_before(failures, _POLICY, self._clock.chance())
+                log.warning("reconcile.unsettled", entry=entry.entry_id, reason=str(error), wait=round(wait, 1))
+                await self._clock.wait(wait)
+                continue
+            failures = 0
             self._unsettled -= 1
             self._metrics.journal_open.set(self._unsettled)
             log.info("reconcile.settled", entry=entry.entry_id, accepted=accepted)
 
     async def _settle(self, entry: OpenEntry) -> bool:
         exchange = await self._journal.opened(entry.entry_id)
-        settlement = await self._judge(entry, exchange) if exchange is not None else None
+        try:
+            settlement = await self._judge(entry, exchange) if exchange is not None else None
+        except RejectedError as error:
+            # what cannot even be asked about was not written either
+            log.warning("reconcile.rejected", entry=entry.entry_id, reason=str(error))
+            settlement = None
         if settlement is not None:
             await self._journal.settle(settlement)
             return True

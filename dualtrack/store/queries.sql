@@ -32,6 +32,9 @@ SELECT d.seq, d.entry_id, d.settled_at, d.attempted, e.record
 -- name: is_pending
 SELECT 1 FROM lanes WHERE backend = ? AND key = ?
 
+-- name: has_older
+SELECT 1 FROM lanes WHERE backend = ? AND key <> ? AND held = 0 AND oldest_at < ? LIMIT 1
+
 -- name: mark_attempted
 UPDATE deliveries SET attempted = 1 WHERE backend = ? AND key = ? AND seq = ?
 

@@ -307,6 +307,9 @@ class SqliteJournal:
     async def is_pending(self, backend: str, key: str) -> bool:
         return bool(await self._select("is_pending", (backend, key)))
 
+    async def has_older(self, backend: str, key: str, than: float) -> bool:
+        return bool(await self._select("has_older", (backend, key, than)))
+
     def last_seq(self) -> int:
         return self._given
 
@@ -496,7 +499,7 @@ class SqliteJournal:
     # --- housekeeping -------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Count the backlog; until then `entries` is too low, never wrong about anything else."""
+        """Count the backlog, once, before anything is settled or delivered."""
 
         def step(connection: sqlite3.Connection) -> dict[str, int]:
             return dict(connection.execute(SQL["count_queued"]).fetchall())
