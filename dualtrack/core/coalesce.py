@@ -15,7 +15,7 @@ A write that is larger than a batch may be is spread over several; its entry is 
 alternative that lost: one call per write, which a real server takes 190 times a second.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from dualtrack.core.exchange import Document
@@ -45,6 +45,9 @@ class Batch:
         return len(self.metrics) + len(self.params) + len(self.tags)
 
 
+# what makes a point of a history what it is; the JSON values as sent, so two spellings of one number are two points,
+# which a server keeps once
+_POINT = ("key", "step", "timestamp", "value", "model_id", "dataset_name", "dataset_digest")
 _ITEM_OVERHEAD = 192  # bytes of field names, numbers and punctuation around a metric, generously
 
 
@@ -79,7 +82,7 @@ class _Draft:
         if "run_id" in item:
             # It repeats the body's, and only some clients send it; one point in both spellings is refused (3.17.2)
             item = {key: value for key, value in item.items() if key != "run_id"}
-        point = tuple(sorted((key, str(value)) for key, value in item.items()))
+        point = tuple(map(item.get, _POINT))
         if point in self.metrics:
             return True
         size, name = _text_bytes(item), item.get("key")
@@ -122,21 +125,24 @@ class _Draft:
         )
 
 
-def coalesce(writes: Iterable[Items], limits: BatchLimits) -> list[Batch]:
-    """Answer the batches, in order, that equal `writes`. Entries that carry nothing are done with the next batch."""
-    batches: list[Batch] = []
+def coalesce(writes: Iterable[Items], limits: BatchLimits) -> Iterator[Batch]:
+    """Yield the batches, in order, that equal `writes`. Entries that carry nothing are done with the next batch.
+
+    Lazy: a batch costs nothing before it is asked for, and takes no more of `writes` than it needs.
+    """
     draft = _Draft(limits)
     for write in writes:
         # params first, then metrics, then tags: the order in which a server applies one body
         for name, items in (("param", write.params), ("metric", write.metrics), ("tag", write.tags)):
             for item in items:
                 if not _add(draft, name, item):
-                    batches.append(draft.close())
+                    yield draft.close()
                     draft = _Draft(limits)
                     _add(draft, name, item)
         draft.done.append(write.seq)
-    batches.append(draft.close())
-    return [batch for batch in batches if len(batch) or batch.done]
+    last = draft.close()
+    if len(last) or last.done:
+        yield last
 
 
 def _add(draft: _Draft, name: str, item: Document) -> bool:

@@ -1,7 +1,7 @@
 """The head of a lane, as steps: batches where writes can share a call, single writes where they cannot. Pure."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from dualtrack.core.coalesce import Batch, Items, coalesce
@@ -54,44 +54,52 @@ class UnreadableStep:
 Step: TypeAlias = BatchStep | SingleStep | UnreadableStep
 
 
-@dataclass(slots=True)
-class _Group:
-    """Adjacent coalescable writes about one run."""
+def plan(key: str, entries: Sequence[Entry], limits: BatchLimits) -> Iterator[Step]:
+    """Yield the steps that deliver `entries`, in order.
 
-    run: Ref
-    settled_at: float
-    writes: list[Items] = field(default_factory=list)
+    Lazy: nothing beyond the step that is asked for is read, so a lane that has to wait costs next to nothing.
+    """
+    readings = _Readings(key, entries)
+    while (current := readings.current) is not None:
+        if isinstance(current, UnreadableStep) or readings.items is None:
+            readings.advance()
+            yield current
+            continue
+        run, settled_at = readings.run, current.settled_at
+        for batch in coalesce(readings.adjacent(run), limits):
+            yield BatchStep(run=run, batch=batch, settled_at=settled_at)
 
 
-def plan(key: str, entries: Sequence[Entry], limits: BatchLimits) -> list[Step]:
-    """Answer the steps that deliver `entries`, in order."""
-    steps: list[Step] = []
-    group: _Group | None = None
+class _Readings:
+    """The entries, read one ahead: `current` as a step of its own, and `items` if it can share a batch."""
 
-    def close() -> None:
-        nonlocal group
-        if group is not None:
-            batches = coalesce(group.writes, limits)
-            steps.extend(BatchStep(run=group.run, batch=batch, settled_at=group.settled_at) for batch in batches)
-            group = None
+    def __init__(self, key: str, entries: Sequence[Entry]) -> None:
+        self._lane = parse_key(key)
+        self._entries = iter(entries)
+        self.current: SingleStep | UnreadableStep | None = None
+        self.items: Items | None = None
+        self.run = self._lane
+        self.advance()
 
-    for entry in entries:
+    def advance(self) -> None:
+        self.items = None
+        entry = next(self._entries, None)
+        if entry is None:
+            self.current = None
+            return
         try:
             reading = read(entry.exchange)
         except MalformedError as error:
-            close()
-            steps.append(UnreadableStep(entry=entry, cause=str(error)))
-            continue
-        listed = items(entry.seq, reading)
-        run = reading.subject or parse_key(key)
-        if listed is None or run.kind is not EntityKind.RUN:
-            close()
-            steps.append(SingleStep(entry=entry, reading=reading))
-            continue
-        if group is not None and group.run != run:
-            close()
-        if group is None:
-            group = _Group(run=run, settled_at=entry.settled_at)
-        group.writes.append(listed)
-    close()
-    return steps
+            self.current = UnreadableStep(entry=entry, cause=str(error))
+            return
+        self.current = SingleStep(entry=entry, reading=reading)
+        self.run = reading.subject or self._lane
+        if self.run.kind is EntityKind.RUN:
+            self.items = items(entry.seq, reading)
+
+    def adjacent(self, run: Ref) -> Iterator[Items]:
+        """Yield from here on what can share batches about `run`, and stop at the first thing that cannot."""
+        while self.items is not None and self.run == run:
+            listed = self.items
+            self.advance()
+            yield listed

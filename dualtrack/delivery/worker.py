@@ -50,6 +50,8 @@ log = structlog.get_logger("dualtrack.delivery")
 
 _WAIT_SECONDS = 5.0  # a lane that waits for another is woken by it; this is in case the wake was lost in a crash
 _CASCADES = frozenset({"deleteExperiment", "restoreExperiment"})  # facts section 4: all runs go along
+_FIRST_BYTES = 512 * 1024
+_READS = 16  # of one turn; then other lanes have theirs
 _MANY = 1000  # entries of one read
 _PLACE_SECONDS = 0.5  # until a write in doubt, which keeps its place in the lane, is settled
 
@@ -96,31 +98,32 @@ class Worker:
         self._coalesced = metrics.coalesced.labels(backend.name)
 
     async def work(self, lane: Lane) -> None:
-        """Deliver what the lane holds now, as far as it goes."""
-        entries = await self._queue.read(lane, self._policy.read_ahead_bytes)
-        if not entries:
-            await self._record(lane, next_at=self._clock.now() + _PLACE_SECONDS)
-            return
-        attempt = lane.attempts + 1
-        # what comes in the meantime gathers again, so that a busy run is delivered in large batches
-        rest = 0.0 if self._is_backlog(entries) else self._policy.linger
-        for step in plan(lane.key, entries, self._policy.limits):
-            outcome = await self._try(lane, step, attempt)
-            if not await self._conclude(lane, step, outcome, attempt, rest):
+        """Deliver what the lane holds, as far as it goes, for a bounded number of reads.
+
+        The first read is small, so that a lane that cannot move costs little; a lane that moves is read ahead.
+        """
+        attempt, budget = lane.attempts + 1, min(_FIRST_BYTES, self._policy.read_ahead_bytes)
+        for _ in range(_READS):
+            entries = await self._queue.read(lane, budget)
+            if not entries:
+                await self._record(lane, next_at=self._clock.now() + _PLACE_SECONDS)
                 return
-            attempt = 1
+            for step in plan(lane.key, entries, self._policy.limits):
+                outcome = await self._try(lane, step, attempt)
+                if not await self._conclude(lane, step, outcome, attempt):
+                    return
+                attempt = 1
+            if not _is_backlog(entries, budget):
+                return
+            budget = self._policy.read_ahead_bytes
 
-    def _is_backlog(self, entries: Sequence[Entry]) -> bool:
-        """Say whether a read was so large that there is more where it came from."""
-        size = sum(len(entry.exchange.body) for entry in entries)
-        return len(entries) >= _MANY or 2 * size >= self._policy.read_ahead_bytes
-
-    async def _conclude(self, lane: Lane, step: Step, outcome: Outcome, attempt: int, rest: float) -> bool:
+    async def _conclude(self, lane: Lane, step: Step, outcome: Outcome, attempt: int) -> bool:
         """Commit an outcome; say whether the lane goes on."""
         now = self._clock.now()
         match outcome:
             case Done():
-                await self._record(lane, step=step, done=outcome, next_at=now + rest)
+                # what comes in the meantime gathers again, so that a busy run is delivered in large batches
+                await self._record(lane, step=step, done=outcome, next_at=now + self._policy.linger)
                 self._count(step, outcome)
                 return not any(parking.holds for parking in outcome.parkings)
             case WaitFor(key=key):
@@ -439,6 +442,11 @@ class Worker:
         log.warning("delivery.forgotten", backend=self._backend.name, entity=ref.key)
         wait = wait_before(attempt, self._policy.retry, self._clock.chance())
         return Later(wait=wait, reason=f"{ref.key} is no longer on {self._backend.name}", is_backend=False)
+
+
+def _is_backlog(entries: Sequence[Entry], budget: int) -> bool:
+    """Say whether a read was so large that there is more where it came from."""
+    return len(entries) >= _MANY or 2 * sum(len(entry.exchange.body) for entry in entries) >= budget
 
 
 def _seen_there(reading: Reading, twins: Twins) -> Reading:

@@ -25,7 +25,7 @@ SELECT key, attempts FROM lanes WHERE backend = ? AND held = 0 AND next_at <= ? 
 SELECT key, next_at FROM lanes WHERE backend = ? AND held = 0 ORDER BY next_at LIMIT ?
 
 -- name: read_lane
-SELECT d.seq, d.entry_id, d.settled_at, d.attempted, e.record
+SELECT d.seq, d.settled_at, d.attempted, e.record
   FROM deliveries AS d LEFT JOIN entries AS e ON e.id = d.entry_id
  WHERE d.backend = ? AND d.key = ? AND d.seq < ? ORDER BY d.seq
 
@@ -127,7 +127,13 @@ SELECT seq, entry_id FROM deliveries WHERE backend = ? AND key = ? AND seq <= ?
 SELECT backend, count(*) FROM deliveries GROUP BY backend
 
 -- name: backlog
-SELECT count(*), coalesce(sum(held), 0), min(CASE WHEN held = 0 THEN oldest_at END) FROM lanes WHERE backend = ?
+-- a lane that waits for a held one, whatever lies between, is as held as that
+WITH RECURSIVE stuck (key) AS (
+    SELECT key FROM lanes WHERE backend = ?1 AND held = 1
+     UNION SELECT l.key FROM stuck JOIN lanes AS l ON l.backend = ?1 AND l.waiting_for = stuck.key
+)
+SELECT count(*), (SELECT count(*) FROM stuck), min(CASE WHEN key NOT IN (SELECT key FROM stuck) THEN oldest_at END)
+  FROM lanes WHERE backend = ?1
 
 -- name: last_error
 SELECT error FROM lanes WHERE backend = ? AND error <> '' ORDER BY next_at DESC LIMIT 1

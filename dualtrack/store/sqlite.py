@@ -14,6 +14,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,6 +43,13 @@ def _queries() -> dict[str, str]:
 
 
 SQL = _queries()
+
+
+@dataclass(frozen=True, slots=True)
+class _Damaged:
+    seq: int
+    record: bytes | None
+    why: str
 
 
 class SqliteJournal:
@@ -217,27 +225,28 @@ class SqliteJournal:
     async def read(self, lane: Lane, max_bytes: int) -> list[Entry]:
         barrier = min(self._places.get(lane.key, ()), default=1 << 62)
 
-        def step(connection: sqlite3.Connection) -> list[tuple[int, int, float, int, bytes | None]]:
-            rows: list[tuple[int, int, float, int, bytes | None]] = []
+        def step(connection: sqlite3.Connection) -> list[Entry | _Damaged]:
+            found: list[Entry | _Damaged] = []
             size = 0
             cursor = connection.execute(SQL["read_lane"], (lane.backend, lane.key, barrier))
-            for row in cursor:
-                size += len(row[4] or b"")
-                if rows and (size > max_bytes or len(rows) >= _READ_AHEAD_ROWS):
+            for seq, settled_at, attempted, record in cursor:
+                size += len(record or b"")
+                if found and (size > max_bytes or len(found) >= _READ_AHEAD_ROWS):
                     break
-                rows.append(row)
+                try:
+                    exchange = unseal(record or b"")
+                except DamagedRecordError as error:
+                    found.append(_Damaged(seq, record, str(error)))
+                else:
+                    found.append(Entry(seq=seq, exchange=exchange, settled_at=settled_at, attempted=bool(attempted)))
             cursor.close()
-            return rows
+            return found
 
-        entries: list[Entry] = []
-        for seq, _entry_id, settled_at, attempted, record in await self._read(step):
-            try:
-                exchange = unseal(record or b"")
-            except DamagedRecordError as error:
-                await self._quarantine(lane, seq, record, str(error))
-                continue
-            entries.append(Entry(seq=seq, exchange=exchange, settled_at=settled_at, attempted=bool(attempted)))
-        return entries
+        found = await self._read(step)
+        for item in found:
+            if isinstance(item, _Damaged):
+                await self._quarantine(lane, item.seq, item.record, item.why)
+        return [item for item in found if isinstance(item, Entry)]
 
     async def _quarantine(self, lane: Lane, seq: int, record: bytes | None, why: str) -> None:
         now = self._now()

@@ -62,7 +62,7 @@ def _body(reading: Reading, source: str, name: str) -> Document:
         case EntityKind.RUN:
             body = _pick(field(answer, "run", "info"), ("experiment_id", "user_id", "start_time", "run_name"))
             tags = objects(field(answer, "run", "data", "tags"))
-        case EntityKind.MODEL:
+        case EntityKind.MODEL:  # pragma: no branch - there is no fourth kind
             body = _pick(field(answer, "model", "info"), ("experiment_id", "name", "model_type", "source_run_id"))
             body["params"] = field(answer, "model", "data", "params") or []
             tags = objects(field(answer, "model", "info", "tags"))
@@ -124,7 +124,7 @@ def get_call(kind: EntityKind, backend_id: str) -> Call:
         case EntityKind.RUN:
             target = f"{API}/runs/get?{urlencode({'run_id': backend_id})}"
             return Call(operation="getRun", method="GET", target=target)
-        case EntityKind.MODEL:
+        case EntityKind.MODEL:  # pragma: no branch - there is no fourth kind
             target = f"{API}/logged-models/{quote(backend_id, safe='')}"
             return Call(operation="getLoggedModel", method="GET", target=target)
 
@@ -172,7 +172,7 @@ def search_created(reading: Reading) -> Call:
         started = text(document.get("start_time")) or "0"
         body: Document = {
             "experiment_ids": [experiment],
-            "filter": f"attributes.start_time = {int(started) if started.isdigit() else 0}",
+            "filter": f"attributes.start_time = {int(started) if started.isdecimal() else 0}",
             "run_view_type": "ALL",
             "max_results": 100,
         }

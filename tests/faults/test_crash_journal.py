@@ -35,7 +35,7 @@ READS = frozenset({"left_open", "opened", "claim", "next_due", "read", "is_pendi
 MARK = "dualtrack.source_run_id"
 SOURCE = "dualtrack.source"
 AT_ONCE = 8  # worlds side by side: most of their time is waiting for disks and timers
-SECONDS = 60.0  # a world that takes longer hangs; it takes a fraction of one
+SECONDS = 20.0  # a world that takes longer hangs; it takes a fraction of one
 
 
 @dataclass
@@ -67,6 +67,7 @@ class MortalJournal:
         self._journal = journal
         self._death = death
         self.moved = asyncio.Event()
+        self._waiting: set[asyncio.Future[None]] = set()
 
     @property
     def is_dead(self) -> bool:
@@ -82,21 +83,31 @@ class MortalJournal:
         async def call(*given: Any, **named: Any) -> Any:
             death = self._death
             if self.is_dead:
-                await _for_ever()
+                await self._never()
             is_last = death is not None and death.comes_now(name)
             if is_last and death is not None and not death.is_after:
                 death.strike(name)
-                await _for_ever()
+                await self._never()
             result = await real(*given, **named)
             if is_last and death is not None:
                 death.strike(name)
             if self.is_dead:  # it struck elsewhere while this call was under way
-                await _for_ever()
+                await self._never()
             # whoever called goes on first, so who waits for `moved` sees what came of it
             asyncio.get_running_loop().call_soon(self.moved.set)
             return result
 
         return call
+
+    async def _never(self) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.add(future)
+        await future
+
+    def bury(self) -> None:
+        """End those who wait for a dead journal."""
+        for future in self._waiting:
+            future.cancel()
 
     def _refuse(self, entry_id: int) -> None:
         """Nobody waits for this one, so whoever called goes on; what it sends reaches nobody."""
@@ -109,10 +120,6 @@ class MortalJournal:
         if is_last and death is not None:
             death.strike("refuse")
         asyncio.get_running_loop().call_soon(self.moved.set)
-
-
-async def _for_ever() -> None:
-    await asyncio.get_running_loop().create_future()
 
 
 class MortalApp(App):
@@ -154,10 +161,11 @@ class Process:
                 max_headers=limits.max_headers,
                 idle_timeout=limits.idle_timeout.total_seconds(),
             )
-            runner = web.ServerRunner(server, shutdown_timeout=0.0)
+            runner = web.ServerRunner(server, shutdown_timeout=0.001)  # 0 would be for ever
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
             await web.TCPSite(runner, "127.0.0.1", 0).start()
+            stack.callback(self._journal.bury)
             stack.callback(_cut, server)
             yield f"http://127.0.0.1:{runner.addresses[0][1]}"
 

@@ -31,7 +31,10 @@ nodes: st.SearchStrategy[JSON] = st.recursive(
         (b'{"value": Infinity, "step": 1}', {"value": "Infinity", "step": 1}),
         (b'{"value": -Infinity}', {"value": "-Infinity"}),
         (b'{"value": [1e999, -1e999, 1.5]}', {"value": ["Infinity", "-Infinity", 1.5]}),
-        (b'{"value": NaN, "id": 123456789012345678901234567890}', {"value": "NaN", "id": 123456789012345678901234567890}),
+        (
+            b'{"value": NaN, "id": 123456789012345678901234567890}',
+            {"value": "NaN", "id": 123456789012345678901234567890},
+        ),
         (b'\xef\xbb\xbf{"bom": 1}', {"bom": 1}),
     ],
 )
@@ -100,7 +103,9 @@ def test_reading_never_fails_otherwise(body: bytes) -> None:
 @given(st.dictionaries(st.from_regex(r"[a-z][a-z0-9]+(_[a-z][a-z0-9]+)*", fullmatch=True), st.integers(0, 9)))
 def test_camel_case_means_the_same(document: dict[str, int]) -> None:
     """The two spellings that a server takes are one after reading."""
-    camel = {name.split("_")[0] + "".join(map(str.capitalize, name.split("_")[1:])): document[name] for name in document}
+    camel = {
+        name.split("_")[0] + "".join(map(str.capitalize, name.split("_")[1:])): document[name] for name in document
+    }
 
     assert parse(orjson.dumps(camel)) == document
 
@@ -122,7 +127,8 @@ def test_integers_beyond_64_bits_are_written_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("node", "found"), [("r", "r"), ("", ""), (7, "7"), (10**30, "1" + "0" * 30), (True, ""), (None, ""), (1.5, ""), ([], "")]
+    ("node", "found"),
+    [("r", "r"), ("", ""), (7, "7"), (10**30, "1" + "0" * 30), (True, ""), (None, ""), (1.5, ""), ([], "")],
 )
 def test_ids_may_be_numbers(node: JSON, found: str) -> None:
     assert text(node) == found

@@ -371,7 +371,7 @@ def test_an_experiments_mark_is_read() -> None:
     assert mark_of(None) == ("", "")
 
 
-@pytest.mark.parametrize(("sent", "started"), [(1_700_000_000_000, 1_700_000_000_000), ("17", 17), (None, 0), ("x", 0)])
+@pytest.mark.parametrize(("sent", "started"), [(1_700_000_000_000, 1_700_000_000_000), ("17", 17), (None, 0), ("²", 0)])
 def test_an_unanswered_run_is_searched_by_its_start(sent: JSON, started: int) -> None:
     create = post("createRun", "runs/create", {"experiment_id": "7", "start_time": sent})
     call = search_created(read(create))

@@ -121,7 +121,9 @@ def test_an_id_may_be_a_number_or_absent(field: str, value: JSON, moved: JSON) -
     assert walked == {"deep": [{field: f"{NAMES[FIELDS[field]]}{moved}" if value in {"a", 7} else moved}]}
 
 
-@pytest.mark.parametrize("value", ["", "no json", '{"run_id":', "[" * 500, "\ud800", '{"camelCase": 1}', "[1, 2]", '"r"'])
+@pytest.mark.parametrize(
+    "value", ["", "no json", '{"run_id":', "[" * 500, "\ud800", '{"camelCase": 1}', "[1, 2]", '"r"']
+)
 def test_a_string_without_ids_stays_as_it_is(value: str) -> None:
     """To the letter, whatever it is."""
     assert walk({"model_json": value}, there) == {"model_json": value}
@@ -130,7 +132,9 @@ def test_a_string_without_ids_stays_as_it_is(value: str) -> None:
 
 def test_json_in_a_string_keeps_all_but_the_ids() -> None:
     """Its keys are the user's own: none is respelled."""
-    inner = '[{"run_id": "r1", "metadata": {"myKey": {"Other": "runId"}}, "x": NaN, "n": 123456789012345678901234567890}]'
+    inner = (
+        '[{"run_id": "r1", "metadata": {"myKey": {"Other": "runId"}}, "x": NaN, "n": 123456789012345678901234567890}]'
+    )
     moved = walk({"key": HISTORY_TAG, "value": inner}, there)
 
     assert moved == {
