@@ -19,10 +19,11 @@ from typing import cast
 import aiohttp
 import orjson
 from multidict import CIMultiDict
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 from yarl import URL
 
 from dualtrack.backends.auth import SignIn
-from dualtrack.backends.wire import WireError, WirePool
+from dualtrack.backends.wire import SilenceError, WireError, WirePool
 from dualtrack.core.exchange import Answer, Call, Document
 from dualtrack.errors import UnreachableError
 from dualtrack.metrics import Metrics
@@ -113,6 +114,20 @@ class HttpBackend:
             raise self._renamed(error, method, str(response.url.path)) from error
 
     async def send(self, call: Call) -> Answer:
+        """Make one call. A read is repeated at once, twice, when its connection breaks; a write never is here."""
+        if call.method != "GET":
+            return await self._signed(call)
+        async for attempt in AsyncRetrying(
+            stop=stop_after_attempt(3),
+            wait=wait_random_exponential(multiplier=0.05, max=0.5),
+            retry=retry_if_exception(_is_broken),
+            reraise=True,
+        ):
+            with attempt:
+                return await self._signed(call)
+        raise AssertionError("tenacity raises or returns")
+
+    async def _signed(self, call: Call) -> Answer:
         headers = {"Content-Type": "application/json", "User-Agent": self._user_agent}
         answer = await self._ask(call, headers)
         if answer.status == 401:
@@ -188,6 +203,13 @@ class HttpBackend:
         self._wire.close()
         await self._session.close()
         await self._sign_in.close()
+
+
+def _is_broken(error: BaseException) -> bool:
+    """A connection that broke before the whole answer came; not one that could not be made, and no silence."""
+    cause = error.__cause__
+    is_silence = isinstance(cause, SilenceError)
+    return isinstance(error, UnreachableError) and error.sent and isinstance(cause, WireError) and not is_silence
 
 
 def parse_retry_after(value: str) -> float | None:

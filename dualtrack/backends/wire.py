@@ -29,6 +29,10 @@ class WireError(Exception):
         self.sent = sent
 
 
+class SilenceError(WireError):
+    """Nothing came for as long as the caller was ready to wait."""
+
+
 @dataclass(frozen=True, slots=True)
 class WireAnswer:
     status: int
@@ -202,7 +206,7 @@ class WirePool:
             silence = time.monotonic() - connection.heard_at
             if silence >= self._read_timeout:
                 if not answered.done():
-                    answered.set_exception(WireError(f"silent for {silence:.0f} s", sent=True))
+                    answered.set_exception(SilenceError(f"silent for {silence:.0f} s", sent=True))
                 return
             timer = loop.call_later(self._read_timeout - silence, look)
 

@@ -370,4 +370,5 @@ class BoundedServer(web.Server):
         super().connection_made(handler, transport)
         if len(self.connections) > self._max_connections:
             log.warning("proxy.too_many_connections", limit=self._max_connections)
-            transport.abort()
+            # not at once: aiohttp starts the handler of a connection right after this, and expects it to be open
+            asyncio.get_running_loop().call_soon(transport.abort)

@@ -67,7 +67,7 @@ class MortalJournal:
         self._journal = journal
         self._death = death
         self.moved = asyncio.Event()
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._grave: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
     def is_dead(self) -> bool:
@@ -100,14 +100,11 @@ class MortalJournal:
         return call
 
     async def _never(self) -> None:
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.add(future)
-        await future
+        await asyncio.shield(self._grave)
 
     def bury(self) -> None:
-        """End those who wait for a dead journal."""
-        for future in self._waiting:
-            future.cancel()
+        """End those who wait for a dead journal, and who will."""
+        self._grave.cancel()
 
     def _refuse(self, entry_id: int) -> None:
         """Nobody waits for this one, so whoever called goes on; what it sends reaches nobody."""

@@ -5,13 +5,26 @@ Bad input gets a clear 4xx of the proxy's own, nothing of it is journaled, and n
 
 import asyncio
 import base64
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import Callable
 
 import pytest
 
+from dualtrack.demo.compare import read_registry
 from dualtrack.emulators.faults import BlackHole, Body, Refuse, Rule
-from tests.support.flow import API, SECRETS, Launcher, Reply, Running, Workspace, connected, raw, read_reply, request
-from tests.support.servers import call
+from tests.support.flow import (
+    API,
+    SECRETS,
+    Launcher,
+    Reply,
+    Running,
+    Workspace,
+    connected,
+    raw,
+    read_reply,
+    request,
+    unique,
+)
 
 MIB = 1024**2
 SET_TAG = f"{API}runs/set-tag"
@@ -45,9 +58,7 @@ async def test_a_body_that_is_no_json_object_is_refused(proxy: Running, a: Works
     assert await is_untouched(proxy, a)
 
 
-async def test_a_body_over_the_bound_is_refused_before_it_is_read(
-    launch: Launcher, a: Workspace, b: Workspace
-) -> None:
+async def test_a_body_over_the_bound_is_refused_before_it_is_read(launch: Launcher, a: Workspace, b: Workspace) -> None:
     proxy = await launch(a, b, limits={"max_body": "1MiB"})
     reply = await raw(proxy.url, request("POST", SET_TAG, f"Content-Length: {MIB + 1}"))
 
@@ -90,20 +101,11 @@ async def test_a_half_sent_body_leaves_nothing_behind(proxy: Running, a: Workspa
         await writer.drain()
 
     async def is_over() -> bool:
-        return not proxy_connections(proxy)
+        return await proxy.metric("requests_total", operation="setTag", outcome="4xx") == 1
 
     await proxy.until(is_over)
     assert await is_untouched(proxy, a)
     assert (await proxy.call("GET", "/version")).status == 200
-
-
-def proxy_connections(proxy: Running) -> int:
-    """How many requests are being answered now."""
-    return sum("RequestHandler.start" in repr(task.get_coro()) for task in asyncio.all_tasks()) - idle_handlers()
-
-
-def idle_handlers() -> int:
-    return 0
 
 
 async def test_headers_over_the_bound_are_refused(launch: Launcher, a: Workspace, b: Workspace) -> None:
@@ -155,7 +157,7 @@ async def test_expect_100_continue_is_answered(proxy: Running) -> None:
 
 
 async def test_a_connection_too_many_is_closed_and_the_others_live(
-    launch: Launcher, a: Workspace, b: Workspace
+    launch: Launcher, a: Workspace, b: Workspace, caplog: pytest.LogCaptureFixture
 ) -> None:
     proxy = await launch(a, b, limits={"max_connections": 2})
     async with connected(proxy.url) as (first, ask), connected(proxy.url) as (second, ask_too):
@@ -163,12 +165,14 @@ async def test_a_connection_too_many_is_closed_and_the_others_live(
             writer.write(request("GET", "/version"))
             await read_reply(reader)
         async with connected(proxy.url) as (third, _):
-            with pytest.raises(ConnectionResetError):
-                await asyncio.wait_for(third.read(), 10)
+            # which of the two the system makes of it is a matter of timing
+            with contextlib.suppress(ConnectionResetError):
+                assert await asyncio.wait_for(third.read(), 10) == b""
         ask.write(request("GET", "/version"))
         reply = await read_reply(first)
 
     assert reply.status == 200
+    assert not caplog.records
 
 
 async def test_an_idle_connection_is_closed(launch: Launcher, a: Workspace, b: Workspace) -> None:
@@ -201,7 +205,7 @@ async def test_a_foreign_host_is_refused(proxy: Running, a: Workspace) -> None:
     ]
 
     assert {(reply.status, reply.code) for reply in replies} == {(403, "PERMISSION_DENIED")}
-    assert not await a.control.log()
+    assert {entry["path"] for entry in await a.control.log()} <= {"/version"}  # the proxy's own question
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:1"])
@@ -324,22 +328,23 @@ async def test_a_search_reads_the_same_through_the_proxy(proxy: Running, a: Work
     assert through.headers["X-Dualtrack"] == "read"
 
 
-async def test_an_outage_of_the_primary_is_a_503_that_clients_repeat(proxy: Running, a: Workspace) -> None:
-    """Never RESOURCE_DOES_NOT_EXIST, which clients take for "create it"."""
-    await a.control.set_faults(Rule(path="mlflow", action=BlackHole()))
-    waiting = [
-        asyncio.get_running_loop().create_task(proxy.call("POST", "runs/create", {"experiment_id": "0"})),
-        asyncio.get_running_loop().create_task(proxy.call("GET", "experiments/get-by-name?experiment_name=x")),
+async def test_an_outage_of_the_primary_is_a_503_that_clients_repeat(
+    launch: Launcher, a: Workspace, b: Workspace
+) -> None:
+    """Never RESOURCE_DOES_NOT_EXIST, which clients take for "create it"; and `/version` is answered all the same."""
+    proxy = await launch(a, b, backends={"a": {"read_timeout": "100ms"}})
+    await a.control.set_faults(Rule(action=BlackHole()))
+    replies = [
+        await proxy.call("POST", "runs/create", {"experiment_id": "0"}),
+        await proxy.call("GET", "experiments/get-by-name?experiment_name=x"),
+        await proxy.call("POST", "registered-models/create", {"name": "x"}),
     ]
-    for path in ("runs/create", "get-by-name"):
-        await a.control.arrived(path)
     version = await proxy.call("GET", "/version")
     await a.control.clear_faults()
-    replies = [await task for task in waiting]
 
     assert {(reply.status, reply.code) for reply in replies} == {(503, "TEMPORARILY_UNAVAILABLE")}
     assert all(int(reply.headers["Retry-After"]) >= 1 for reply in replies)
-    assert version.status == 200
+    assert (version.status, version.body[:1].isdigit()) == (200, True)
 
 
 async def test_own_errors_are_json_with_a_code_that_mlflow_knows(launch: Launcher, a: Workspace, b: Workspace) -> None:
@@ -347,7 +352,7 @@ async def test_own_errors_are_json_with_a_code_that_mlflow_knows(launch: Launche
     replies: list[Reply] = [
         await proxy.call("POST", "runs/set-tag", b"["),
         await proxy.call("POST", "runs/set-tag", {}, Host="evil.example"),
-        await proxy.call("POST", "runs/set-tag", b" " * (MIB + 1)),
+        await raw(proxy.url, request("POST", SET_TAG, f"Content-Length: {MIB + 1}")),
         await raw(proxy.url, request("POST", SET_TAG, "Content-Length: 9", body=b"{")),
     ]
 
@@ -398,21 +403,12 @@ async def test_however_a_registry_write_is_spelled_it_goes_to_the_registry(
 ) -> None:
     """With the registry on the secondary, no spelling makes a model on the primary."""
     proxy = await launch(a, b, registry="b")
-    name = f"model-{spell('/create')}".replace("/", "-").replace("%", "-")
-    reply = await send(proxy, spell(f"{API}registered-models/create"), f'{{"name": "{name}"}}'.encode())
-    models = call_models(a)
+    name = unique("model")
+    reply = await send(proxy, spell(f"{API}registered-models/create"), b'{"name": "%s"}' % name.encode())
 
-    assert name not in models, reply
     assert reply.status in {200, 404}
-
-
-def call_models(workspace: Workspace) -> set[str]:
-    import urllib.request
-
-    import orjson
-
-    with urllib.request.urlopen(f"{workspace.side.url}{API}registered-models/search?max_results=1000") as answer:
-        return {model["name"] for model in orjson.loads(answer.read()).get("registered_models", [])}
+    assert name not in read_registry(a.side).models
+    assert (name in read_registry(b.side).models) is (reply.status == 200)
 
 
 @pytest.mark.parametrize("spell", SPELLINGS.values(), ids=SPELLINGS.keys())
@@ -423,7 +419,3 @@ async def test_however_a_tracking_write_is_spelled_it_is_mirrored_or_not_done(
     await send(proxy, spell(f"{API}runs/create"), b'{"experiment_id": "%s", "start_time": 1}' % experiment.encode())
 
     assert not await proxy.differences(experiment, b)
-
-
-Check = Callable[[Running], Awaitable[None]]
-assert call

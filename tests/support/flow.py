@@ -73,9 +73,7 @@ def _body(entry: Mapping[str, Any]) -> Json:
 
 
 @asynccontextmanager
-async def workspace(
-    name: str, server: MlflowServer, session: ClientSession, port: int = 0
-) -> AsyncIterator[Workspace]:
+async def workspace(name: str, server: MlflowServer, session: ClientSession, port: int = 0) -> AsyncIterator[Workspace]:
     """Serve a façade here; at `port` if one is given, as after a restart."""
     settings = Settings(upstream=server.url, token=SECRETS[f"TOKEN_{name.upper()}"], dialect=Plain())
     runner = web.AppRunner(make_app(settings), shutdown_timeout=0.1)

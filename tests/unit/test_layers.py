@@ -41,8 +41,11 @@ class May:
 
 
 # modules of the standard library that talk to the world, watch it, or wait
-IO = "asyncio http logging multiprocessing os pathlib random secrets socket sqlite3 ssl subprocess threading time urllib.request"
-NO_SQL = "sqlite3"
+IO: Final = (
+    "asyncio http logging multiprocessing os pathlib random secrets socket sqlite3 ssl subprocess threading time"
+    " urllib.request"
+)
+NO_SQL: Final = "sqlite3"
 
 MAY: Final = {
     "errors": May(without=IO),
@@ -55,7 +58,9 @@ MAY: Final = {
     "admin": May(
         "core translate ports errors metrics", "aiohttp.web aiohttp.typedefs multidict orjson structlog", NO_SQL
     ),
-    "backends": May("core ports errors metrics", "aiohttp yarl orjson azure databricks tenacity", NO_SQL),
+    "backends": May(
+        "core ports errors metrics", "aiohttp httptools multidict yarl orjson azure databricks tenacity", NO_SQL
+    ),
     "store": May("core ports errors"),
     "metrics": May(packages="prometheus_client", without=NO_SQL),
     "config": May("core errors", "pydantic pydantic_core yaml", NO_SQL),

@@ -1,6 +1,6 @@
 """Coalesced writes equal the originals: in values, in histories, and in order; and nothing is lost on the way."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import cast
 
@@ -79,6 +79,10 @@ limits_of_all_sizes = st.builds(
 ) | st.just(MLFLOW)
 
 
+def coalesced(writes: Sequence[Items], limits: BatchLimits) -> list[Batch]:
+    return list(coalesce(writes, limits))
+
+
 def played(batches: Sequence[Items | Batch], limits: BatchLimits = MLFLOW, times: int = 1) -> ModelServer:
     """A server that took each of `batches`, in order, `times` times."""
     server = ModelServer(limits)
@@ -92,21 +96,21 @@ def played(batches: Sequence[Items | Batch], limits: BatchLimits = MLFLOW, times
 def test_coalesced_writes_equal_the_originals(originals: list[Items], limits: BatchLimits) -> None:
     """The promise: a server that takes the batches ends where one that takes the originals ends."""
     one_by_one = played(originals)
-    coalesced = played(coalesce(originals, limits), limits)
+    in_batches = played(coalesced(originals, limits), limits)
 
-    assert coalesced.state() == one_by_one.state()
+    assert in_batches.state() == one_by_one.state()
 
 
 @given(accepted(), limits_of_all_sizes)
 def test_a_batch_sent_twice_changes_nothing(originals: list[Items], limits: BatchLimits) -> None:
     """A lost answer makes the worker repeat a batch; the sides stay equal (P2)."""
-    assert played(coalesce(originals, limits), limits, times=2).state() == played(originals).state()
+    assert played(coalesced(originals, limits), limits, times=2).state() == played(originals).state()
 
 
 @given(accepted(), limits_of_all_sizes)
 def test_every_batch_is_within_the_limits(originals: list[Items], limits: BatchLimits) -> None:
     """Counts, rows of one metric, and bytes; only a single item may be larger than a body should be."""
-    for batch in coalesce(originals, limits):
+    for batch in coalesced(originals, limits):
         names = [metric["key"] for metric in batch.metrics]
         size = sum(len(orjson.dumps(item)) for item in (*batch.metrics, *batch.params, *batch.tags))
 
@@ -120,7 +124,7 @@ def test_every_batch_is_within_the_limits(originals: list[Items], limits: BatchL
 
 @given(accepted(), limits_of_all_sizes)
 def test_every_entry_is_done_once_and_in_order(originals: list[Items], limits: BatchLimits) -> None:
-    done = [seq for batch in coalesce(originals, limits) for seq in batch.done]
+    done = [seq for batch in coalesced(originals, limits) for seq in batch.done]
 
     assert done == [write.seq for write in originals]
 
@@ -130,7 +134,7 @@ def test_what_is_done_has_arrived(originals: list[Items], limits: BatchLimits) -
     """After each batch the server holds all of the entries done so far, and of later ones at most the next, in part."""
     behind = list(originals)
     before, server = ModelServer(), ModelServer()
-    for batch in coalesce(originals, limits):
+    for batch in coalesced(originals, limits):
         server.apply(batch)
         for _ in batch.done:
             before.apply(behind.pop(0))
@@ -165,14 +169,29 @@ def metric(step: int, key: str = "loss") -> Document:
 )
 def test_many_metrics_take_few_calls(limits: BatchLimits, sizes: list[int]) -> None:
     """1,500 log-metric calls of one metric, in as few calls as the limits allow."""
-    batches = coalesce([Items(seq=step, metrics=(metric(step),)) for step in range(1500)], limits)
+    batches = coalesced([Items(seq=step, metrics=(metric(step),)) for step in range(1500)], limits)
 
     assert [len(batch) for batch in batches] == sizes
 
 
+def test_a_batch_costs_nothing_before_it_is_asked_for() -> None:
+    """A lane that has to wait reads no further than its first call, whatever the backlog."""
+    taken = 0
+
+    def writes() -> Iterator[Items]:
+        nonlocal taken
+        for taken in range(1, 1_000_000):
+            yield Items(seq=taken, metrics=(metric(taken),))
+
+    batch = next(coalesce(writes(), BatchLimits(metrics=10)))
+
+    assert batch.done == tuple(range(1, 11))
+    assert taken == 11
+
+
 def test_a_bound_on_bytes_splits_too() -> None:
     tags = tuple[Document, ...]({"key": f"tag{number}", "value": "x" * 5000} for number in range(100))
-    batches = coalesce([Items(seq=1, tags=tags)], BatchLimits(body_bytes=100_000))
+    batches = coalesced([Items(seq=1, tags=tags)], BatchLimits(body_bytes=100_000))
 
     assert len(batches) == 6
     assert [batch.done for batch in batches] == [(), (), (), (), (), (1,)]
@@ -182,15 +201,15 @@ def test_a_replaced_tag_counts_against_the_bytes_too() -> None:
     """The estimate is from above; a tag that is set again starts a new batch rather than outgrow a body."""
     tags = [Items(seq=seq, tags=({"key": "t", "value": "x" * 500},)) for seq in (1, 2)]
 
-    assert len(coalesce(tags, BatchLimits(body_bytes=1000))) == 2
-    assert len(coalesce(tags, MLFLOW)) == 1
+    assert len(coalesced(tags, BatchLimits(body_bytes=1000))) == 2
+    assert len(coalesced(tags, MLFLOW)) == 1
 
 
 def test_a_changed_param_is_for_the_backend_to_judge() -> None:
     """It never shares a body with the first value: duplicate keys would refuse all the rest."""
     first: Document = {"key": "p", "value": "1"}
     other: Document = {"key": "p", "value": "2"}
-    batches = coalesce([Items(seq=1, params=(first, first)), Items(seq=2, params=(other,))], MLFLOW)
+    batches = coalesced([Items(seq=1, params=(first, first)), Items(seq=2, params=(other,))], MLFLOW)
 
     assert batches == [Batch(params=(first,), done=(1,)), Batch(params=(other,), done=(2,))]
 
@@ -198,15 +217,15 @@ def test_a_changed_param_is_for_the_backend_to_judge() -> None:
 def test_a_point_is_the_same_whether_or_not_it_names_its_run() -> None:
     """Clients since 3.1 repeat the run in each metric of a batch; a server refuses the two spellings in one body."""
     plain: Document = {**metric(0), "model_id": "m-1"}
-    batches = coalesce([Items(seq=1, metrics=(plain,)), Items(seq=2, metrics=({**plain, "run_id": "r"},))], MLFLOW)
+    batches = coalesced([Items(seq=1, metrics=(plain,)), Items(seq=2, metrics=({**plain, "run_id": "r"},))], MLFLOW)
 
     assert batches == [Batch(metrics=(plain,), done=(1, 2))]
 
 
 def test_writes_that_carry_nothing_are_done_with_the_next_batch() -> None:
-    assert coalesce([], MLFLOW) == []
-    assert coalesce([Items(seq=1), Items(seq=2)], MLFLOW) == [Batch(done=(1, 2))]
-    assert coalesce([Items(seq=1), Items(seq=2, metrics=(metric(0),))], MLFLOW) == [
+    assert coalesced([], MLFLOW) == []
+    assert coalesced([Items(seq=1), Items(seq=2)], MLFLOW) == [Batch(done=(1, 2))]
+    assert coalesced([Items(seq=1), Items(seq=2, metrics=(metric(0),))], MLFLOW) == [
         Batch(metrics=(metric(0),), done=(1, 2))
     ]
 
@@ -252,7 +271,7 @@ def test_halves_are_done_only_at_the_very_end(batch: Batch) -> None:
 
 @given(accepted())
 def test_halves_equal_the_whole(originals: list[Items]) -> None:
-    batches = coalesce(originals, MLFLOW)
+    batches = coalesced(originals, MLFLOW)
     halved = [leaf for batch in batches for leaf in leaves(batch)]
 
     assert played(halved).state() == played(originals).state()

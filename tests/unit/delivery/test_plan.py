@@ -1,5 +1,6 @@
 """The head of a lane as steps: what can share a call does, what cannot keeps its place, nothing is lost."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import orjson
@@ -29,7 +30,7 @@ def entries(*exchanges: Exchange) -> list[Entry]:
 
 
 def planned(*exchanges: Exchange, limits: BatchLimits = MLFLOW) -> list[Step]:
-    return plan(RUN.key, entries(*exchanges), limits)
+    return list(plan(RUN.key, entries(*exchanges), limits))
 
 
 def done(steps: list[Step]) -> list[tuple[int, ...]]:
@@ -69,7 +70,7 @@ def test_what_cannot_be_read_is_set_aside_in_its_place() -> None:
 
 def test_two_runs_in_one_lane_never_share_a_call() -> None:
     """A model's metrics, told again, are points of the runs that logged them."""
-    steps = plan(MODEL.key, entries(metric(1), metric(2), metric(3, PARENT.client_id), metric(4)), MLFLOW)
+    steps = list(plan(MODEL.key, entries(metric(1), metric(2), metric(3, PARENT.client_id), metric(4)), MLFLOW))
 
     assert done(steps) == [(1, 2), (3,), (4,)]
     assert [step.run for step in steps if isinstance(step, BatchStep)] == [RUN, PARENT, RUN]
@@ -90,6 +91,20 @@ def test_limits_make_several_calls() -> None:
     steps = planned(post("logBatch", "runs/log-batch", items), metric(1), limits=BatchLimits(tags=2))
 
     assert done(steps) == [(), (), (1, 2)]
+
+
+def test_a_step_costs_nothing_before_it_is_asked_for() -> None:
+    """A lane that has to wait at its first step reads no further than that takes."""
+
+    class Head(list[Entry]):
+        def __iter__(self) -> Iterator[Entry]:
+            yield self[0]
+            yield self[1]
+            pytest.fail("read beyond the head")
+
+    first = next(iter(plan(RUN.key, Head(entries(EXCHANGES["updateRun"], metric(1), metric(2))), MLFLOW)))
+
+    assert first.done == (1,)
 
 
 def test_nothing_is_no_step() -> None:

@@ -16,6 +16,9 @@ nodes: st.SearchStrategy[JSON] = st.recursive(
 )
 
 
+WORDS = st.sampled_from(["run", "id", "uuid", "v2", "max", "x1"])
+
+
 @pytest.mark.parametrize(
     ("body", "document"),
     [
@@ -100,7 +103,7 @@ def test_reading_never_fails_otherwise(body: bytes) -> None:
     assert parse(write(document)) == document
 
 
-@given(st.dictionaries(st.from_regex(r"[a-z][a-z0-9]+(_[a-z][a-z0-9]+)*", fullmatch=True), st.integers(0, 9)))
+@given(st.dictionaries(st.lists(WORDS, min_size=1, max_size=4).map("_".join), st.integers(0, 9), max_size=5))
 def test_camel_case_means_the_same(document: dict[str, int]) -> None:
     """The two spellings that a server takes are one after reading."""
     camel = {

@@ -6,7 +6,7 @@ import pytest
 
 from dualtrack.core.coalesce import Items
 from dualtrack.core.exchange import Document, Exchange
-from dualtrack.core.ids import BackendId, EntityKind, Ref, Twin
+from dualtrack.core.ids import BackendId, ClientId, EntityKind, Ref, Twin
 from dualtrack.core.routes import ROUTES, Goes, classify
 from dualtrack.translate.document import MalformedError, parse
 from dualtrack.translate.operations import OPERATIONS, Shape, items, lane_of, learn, made_by, read
@@ -165,4 +165,4 @@ def test_a_value_that_was_left_out_is_empty() -> None:
     exchange = post("logParam", "runs/log-parameter", {"run_id": "r", "key": "p"})
 
     assert items(1, read(exchange)) == Items(seq=1, params=(pair("p", ""),))
-    assert read(exchange).subject == Ref(EntityKind.RUN, RUN.client_id.__class__("r"))
+    assert read(exchange).subject == Ref(EntityKind.RUN, ClientId("r"))
