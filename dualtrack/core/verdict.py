@@ -9,7 +9,7 @@
     other 4xx                       LookAgain: perhaps it is already so (facts section 4), else Park
     anything else (1xx, 3xx, HTML)  Retry: an address is wrong, not the entry
 
-`LookAgain` costs a read; what it finds is judged by `after_look`. Nothing here knows an event loop or a clock: the
+`LookAgain` costs a read: what was refused may be so already. Nothing here knows an event loop or a clock: the
 random number and the attempt count come in.
 """
 
@@ -100,13 +100,6 @@ def retry(
         return Park(reason=f"given up after {age:.0f} s: {reason}")
     wait = wait_before(attempt, policy, chance, retry_after)
     return Retry(wait=wait, reason=reason, retry_after=retry_after)
-
-
-def after_look(*, is_there: bool, shows_effect: bool, reason: str) -> Verdict | None:
-    """Decide after reading the entity that a refused write was about; None means: it is gone, find it again."""
-    if not is_there:
-        return None
-    return Delivered() if shows_effect else Park(reason=reason)
 
 
 def describe(answer: Answer) -> str:

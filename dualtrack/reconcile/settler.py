@@ -18,7 +18,7 @@ from dualtrack.metrics import Metrics
 from dualtrack.ports import Clock, Journal, Settlement
 from dualtrack.reconcile.reader import Reader
 from dualtrack.translate.document import MalformedError, field, objects, parse, text, write
-from dualtrack.translate.evidence import created, metric_keys, remaining, shows
+from dualtrack.translate.evidence import created, metric_keys, remaining, shows, shows_by_absence
 from dualtrack.translate.mlflow import API, experiment_by_name, search_created
 from dualtrack.translate.operations import Reading, Shape, lane_of, made_by, read
 
@@ -107,7 +107,9 @@ class Settler:
         subject = reading.subject
         observed = await self._reader.observe(subject.kind, subject.client_id, metric_keys(reading))
         if observed is None:
-            return None
+            is_known = await self._journal.twin(subject, self._primary) is not None
+            took = is_known and shows_by_absence(reading)
+            return Settlement(entry_id=entry.entry_id, key=subject.key, seq=entry.seq) if took else None
         took_effect: Exchange | None = None
         if reading.operation.shape is Shape.NONE:
             if not shows(reading, observed):

@@ -81,8 +81,6 @@ class SqliteJournal:
         self._leased: set[tuple[str, str]] = set()
         self._places: dict[str, set[int]] = {}
         self._queued = dict.fromkeys(self._secondaries, 0)
-        self._counted = asyncio.Event()
-        self._counted.set()
         self._wakers: list[Callable[[float], None]] = []
         stored = connection.execute(SQL["counter"]).fetchone()
         self._sequence = itertools.count((stored[0] if stored else 0) + 1)
@@ -410,7 +408,6 @@ class SqliteJournal:
     # --- what people ask ----------------------------------------------------------------------------------------
 
     async def backlogs(self) -> list[Backlog]:
-        await self._counted.wait()
         return [await self._backlog(backend) for backend in self._secondaries]
 
     async def _backlog(self, backend: str) -> Backlog:
@@ -434,7 +431,6 @@ class SqliteJournal:
         )
 
     async def usage(self) -> Usage:
-        await self._counted.wait()
         quarantined = (await self._select("count_quarantined", ()))[0][0]
         return Usage(
             used_bytes=self._used_bytes,
@@ -518,12 +514,8 @@ class SqliteJournal:
         def step(connection: sqlite3.Connection) -> dict[str, int]:
             return dict(connection.execute(SQL["count_queued"]).fetchall())
 
-        self._counted.clear()
-        try:
-            for backend, queued in (await self._read(step)).items():
-                self._queued[backend] = self._queued.get(backend, 0) + queued
-        finally:
-            self._counted.set()
+        for backend, queued in (await self._read(step)).items():
+            self._queued[backend] = self._queued.get(backend, 0) + queued
 
     async def close(self) -> None:
         await self._writer.close()

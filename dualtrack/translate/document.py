@@ -16,6 +16,7 @@ from dualtrack.core.exchange import JSON, Document
 
 _NESTED = (dict, list)
 _DEPTH_MAX = 100  # as protobuf's own reader; what walks a document afterwards need not fear for the stack
+_MAYBE_HUMPED = re.compile(rb'[A-Z][^"]*"\s*:|\\')
 _HUMP = re.compile(r"(?<=[a-z0-9])([A-Z])")
 
 
@@ -32,7 +33,10 @@ def parse(body: bytes) -> Document:
         document = _read(document.encode())
     if not isinstance(document, dict):
         raise MalformedError(f"a JSON object is needed, not {type(document).__name__}")
-    return cast("Document", _snake(document)) if _has_humps(document) else document
+    # the expression is a cheap sieve: nearly all bodies hold nothing that even looks like a camelCase key
+    if _MAYBE_HUMPED.search(body) and _has_humps(document):
+        return cast("Document", _snake(document))
+    return document
 
 
 def parse_inner(value: str) -> JSON:

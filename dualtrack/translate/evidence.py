@@ -40,6 +40,11 @@ def _in_path(reading: Reading) -> Document:
     return dict(match.params) if match else {}
 
 
+def shows_by_absence(reading: Reading) -> bool:
+    """Say whether it is the effect of the write that its entity cannot be read any more."""
+    return reading.exchange.operation == "deleteLoggedModel"
+
+
 def remaining(reading: Reading, observed: Observed) -> Document | None:
     """Reduce a coalescable write to the items that took effect, as a log-batch body; None when none did."""
     listed = items(0, reading)

@@ -78,8 +78,10 @@ class Reading:
 
 
 def read(exchange: Exchange) -> Reading:
-    """Read a mirrored write. Raise `MalformedError` for a body that is no JSON object."""
-    operation = OPERATIONS[exchange.operation]
+    """Read a mirrored write. Raise `MalformedError` for what cannot be read."""
+    operation = OPERATIONS.get(exchange.operation)
+    if operation is None:  # from a journal that a newer release wrote
+        raise MalformedError(f"unknown operation {exchange.operation!r}")
     document = parse(exchange.body)
     subject = _created(exchange, operation.about) if operation.creates else _named(exchange, operation, document)
     return Reading(exchange=exchange, operation=operation, document=document, subject=subject)

@@ -28,16 +28,6 @@ def test_everything_of_the_fluent_api(
     assert next(run for run in found.runs if run.name == "values").points > 30
 
 
-def test_an_experiment_deleted_and_restored(
-    proxy: Dualtrack, mlflow_primary: MlflowServer, mlflow_secondary: MlflowServer, tmp_path: Path
-) -> None:
-    """What happens to an experiment happens to its runs, between what came before and what came after."""
-    done = run_script("cascade", proxy.url, tmp_path, "cascade")
-
-    proxy.drain()
-    assert_equal(mlflow_primary.url, mlflow_secondary.url, done["experiment_id"], runs=3)
-
-
 def test_the_plain_client(
     proxy: Dualtrack, mlflow_primary: MlflowServer, mlflow_secondary: MlflowServer, tmp_path: Path
 ) -> None:

@@ -40,6 +40,19 @@ def test_the_secondary_is_down_for_the_whole_run(
     assert [run.points for run in found.runs] == [POINTS] * RUNS
 
 
+def test_an_experiment_is_deleted_and_restored_meanwhile(
+    mlflow_primary: MlflowServer, mlflow_secondary: MlflowServer, secondary_facade: Facade, tmp_path: Path
+) -> None:
+    """What happens to an experiment happens to its runs: after all that came before it, before all that came after."""
+    tokens = {SECONDARY: secondary_facade.token}
+    with Dualtrack(tmp_path, mlflow_primary.url, secondary_facade.url, tokens=tokens) as proxy:
+        done = run_script("cascade", proxy.url, tmp_path, "cascade")
+        secondary_facade.start()
+
+        proxy.drain()
+    assert_equal(mlflow_primary.url, mlflow_secondary.url, done["experiment_id"], runs=3)
+
+
 def test_the_proxy_ends_in_order_while_the_secondary_is_down(
     mlflow_primary: MlflowServer, mlflow_secondary: MlflowServer, secondary_facade: Facade, tmp_path: Path
 ) -> None:
@@ -62,7 +75,7 @@ def test_the_secondary_refuses_the_token_from_the_start(
     secret = tmp_path / "token"
     secret.write_text("not the one")
     secondary_facade.start()
-    by_file = {"secondary": {"auth": {"type": "token", "token_file": str(secret), "token": None}}}
+    by_file = {"secondary": {"auth": {"type": "token", "token_file": str(secret)}}}
     with Dualtrack(tmp_path, mlflow_primary.url, secondary_facade.url, backends=by_file) as proxy:
         done = run_script("steady", proxy.url, tmp_path, "wrong token", "1", "20")
         shown = until("the refusal shows", lambda: (state := proxy.backend())["last_error"] and state)

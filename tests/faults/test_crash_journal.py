@@ -31,7 +31,9 @@ from dualtrack.store.sqlite import SqliteJournal
 from tests.support.model_mlflow import API, ModelMlflow, Run
 
 WRITES = frozenset({"open", "settle", "refuse", "mark_attempted", "record", "learn", "forget", "replace"})
-READS = frozenset({"left_open", "opened", "claim", "next_due", "read", "is_pending", "twin", "client_ref", "named"})
+READS = frozenset(
+    {"start", "left_open", "opened", "claim", "next_due", "read", "is_pending", "twin", "client_ref", "named"}
+)
 MARK = "dualtrack.source_run_id"
 SOURCE = "dualtrack.source"
 AT_ONCE = 8  # worlds side by side: most of their time is waiting for disks and timers
@@ -76,7 +78,7 @@ class MortalJournal:
     def __getattr__(self, name: str) -> Any:
         real = getattr(self._journal, name)
         if name == "refuse":
-            return lambda entry_id: self._refuse(entry_id)
+            return self._refuse
         return self._mortal(name, real) if name in WRITES | READS else real
 
     def _mortal(self, name: str, real: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
@@ -145,12 +147,10 @@ class Process:
     async def running(self) -> AsyncIterator[str]:
         """Recover, deliver and listen; give the address. On leaving, connections are cut and tasks cancelled."""
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(self._app.journal.close)  # type: ignore[union-attr] - checked above
+            stack.push_async_callback(self._journal.close)
             for backend in self._app.backends.values():
                 stack.push_async_callback(backend.close)
-            await self._settler.recover()
-            loops = await stack.enter_async_context(background())
-            self._app._start_loops(loops)
+            # listening first, while nothing can die: a cancelled start of a listener would leak its socket
             limits = self._config.limits
             server = BoundedServer(
                 self._app.make_proxy(),
@@ -162,6 +162,10 @@ class Process:
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
             await web.TCPSite(runner, "127.0.0.1", 0).start()
+            await self._journal.start()
+            await self._settler.recover()
+            loops = await stack.enter_async_context(background())
+            self._app._start_loops(loops)
             stack.callback(self._journal.bury)
             stack.callback(_cut, server)
             yield f"http://127.0.0.1:{runner.addresses[0][1]}"
@@ -282,7 +286,9 @@ def began_before(primary: ModelMlflow) -> str:
     made = primary._create_experiment({"name": "earlier", "tags": []})
     run = primary._create_run({**made, "user_id": "bob", "start_time": 10, "run_name": "old"})["run"]["info"]["run_id"]
     for step in range(3):
-        primary._log({"run_id": run}, "log-metric", metrics=[{"key": "loss", "value": 1, "timestamp": 20, "step": step}])
+        primary._log(
+            {"run_id": run}, "log-metric", metrics=[{"key": "loss", "value": 1, "timestamp": 20, "step": step}]
+        )
     primary._log({"run_id": run}, "log-parameter", params=[{"key": "p", "value": "old"}])
     return str(run)
 
@@ -399,7 +405,6 @@ async def in_every_world(folder: Path, all_deaths: Iterator[Death]) -> list[str]
 
 
 async def _world(folder: Path, death: Death) -> bool:
-    folder.mkdir()
     try:
         async with asyncio.timeout(SECONDS):
             return await live_and_die(folder, death)
@@ -436,4 +441,4 @@ async def test_a_crash_at_any_read_of_the_journal_is_made_good(tmp_path: Path) -
     """A read changes nothing, so before and after are one; but between two reads a backend was called."""
     struck = await in_every_world(tmp_path, deaths(READS, is_after=False))
 
-    assert {"left_open", "claim", "next_due", "read", "twin"} <= set(struck)
+    assert {"start", "left_open", "claim", "next_due", "read", "twin"} <= set(struck)

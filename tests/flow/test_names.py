@@ -1,14 +1,14 @@
 """P5, and identity (design 4): every experiment has one mirror, found by name, and no two ever share one."""
 
 from dualtrack.demo.compare import EXPERIMENT_MARK
-from tests.support.flow import Client, Launcher, Running, Workspace, unique
+from tests.support.flow import Launcher, Running, Workspace, unique
 from tests.support.servers import call
 
 LAST_SEGMENT = {"b": {"experiment_names": {"rule": "last-segment"}}}
 
 
 def named(side: Workspace, name: str) -> dict[str, str] | None:
-    """The tags of a secondary's experiment with this name, and its id; None when there is none."""
+    """Give the tags of the experiment with this name, and its id; None when there is none."""
     listed = call(side.side.url, "experiments/search", {"max_results": 1000, "view_type": "ALL"})["experiments"]
     found = next((item for item in listed if item["name"] == name), None)
     if found is None:
@@ -44,7 +44,7 @@ async def test_two_experiments_of_one_last_segment_are_qualified_and_not_merged(
     twins = [(await proxy.admin.call("GET", f"/api/v1/ids/{run_id}")).json for run_id in runs]
     assert all(len(found["entities"]) == 1 for found in twins)
     shown = call(b.side.url, "experiments/search", {"max_results": 1000})["experiments"]
-    mirrors = {item["name"]: dict((t["key"], t["value"]) for t in item.get("tags", [])) for item in shown}
+    mirrors = {item["name"]: {t["key"]: t["value"] for t in item.get("tags", [])} for item in shown}
     marked = {mirrors[name].get(EXPERIMENT_MARK) for name in mirrors if name.startswith(segment)}
     assert marked == {first, second}
     assert not await proxy.differences(first, b)
@@ -103,4 +103,3 @@ async def test_an_experiment_that_no_proxy_saw_is_brought_over(proxy: Running, a
     await proxy.log_metric(run_id, step=1)
 
     assert not await proxy.differences(experiment, b)
-    assert isinstance(proxy, Client)

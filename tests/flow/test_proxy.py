@@ -375,7 +375,7 @@ SPELLINGS: dict[str, Spelled] = {
     "the prefix encoded": lambda path: path.replace("/api/", "/%61pi/"),
     "as the UI": lambda path: path.replace("/api/", "/ajax-api/"),
     "as the UI, encoded": lambda path: path.replace("/api/", "/ajax%2Dapi/"),
-    "all of it": lambda path: "//" + "/".join("%{:02x}{}".format(ord(p[0]), p[1:]) for p in path.split("/") if p),
+    "all of it": lambda path: "//" + "/".join(f"%{ord(p[0]):02x}{p[1:]}" for p in path.split("/") if p),
 }
 
 

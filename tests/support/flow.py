@@ -53,7 +53,7 @@ class Workspace:
 
     @property
     def backend(self) -> Json:
-        """This workspace in a configuration."""
+        """Say how a configuration names this workspace."""
         return {"url": self.url, "auth": {"type": "token", "token": f"${{TOKEN_{self.name.upper()}}}"}}
 
     async def writes(self, path: str = "") -> list[Json]:
@@ -167,9 +167,9 @@ class Running(Client):
     task: "asyncio.Task[None]"
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def until(self, holds: Callable[[], Awaitable[bool]], timeout: float = 20) -> None:
+    async def until(self, holds: Callable[[], Awaitable[bool]], seconds: float = 20) -> None:
         """Wait until the condition holds; it is asked after each progress of the journal."""
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(seconds):
             while not await self._holds(holds):
                 with contextlib.suppress(TimeoutError):
                     # what changes without the journal, such as a doubt that is refused, is seen a moment later
@@ -193,14 +193,14 @@ class Running(Client):
         await self.admin.call("GET", "/metrics")
         return self.app.metrics.registry.get_sample_value(f"dualtrack_{name}", labels) or 0.0
 
-    async def drained(self, timeout: float = 20) -> None:
+    async def drained(self, seconds: float = 20) -> None:
         """Wait until nothing is left, or all that is left waits for a parked entry."""
 
         async def is_drained() -> bool:
             left = remains(await self.status())
             return left.is_drained or left.is_stuck
 
-        await self.until(is_drained, timeout)
+        await self.until(is_drained, seconds)
 
     async def differences(self, experiment_id: str, secondary: Workspace) -> list[str]:
         """Drain, then name what differs between an experiment and its mirror."""
@@ -311,8 +311,8 @@ async def raw(url: str, *parts: bytes) -> Reply:
         return await read_reply(reader)
 
 
-async def read_reply(reader: asyncio.StreamReader, timeout: float = 10) -> Reply:
-    async with asyncio.timeout(timeout):
+async def read_reply(reader: asyncio.StreamReader, seconds: float = 10) -> Reply:
+    async with asyncio.timeout(seconds):
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         pairs = (line.partition(":") for line in head[1:] if line)
         headers = {name.strip().title(): value.strip() for name, _, value in pairs}

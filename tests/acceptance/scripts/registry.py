@@ -46,9 +46,9 @@ def logged_model(client: MlflowClient, experiment_id: str, name: str) -> dict[st
     return {"model_id": model.model_id, "version_model_id": made.model_id or "", "source": made.source or ""}
 
 
-def prompt(name: str) -> str:
-    mlflow.genai.register_prompt(name=f"{name}-prompt", template="Say {{word}}", commit_message="first")
-    loaded = mlflow.genai.load_prompt(f"prompts:/{name}-prompt/1")
+def prompt() -> str:
+    mlflow.genai.register_prompt(name="a-prompt", template="Say {{word}}", commit_message="first")
+    loaded = mlflow.genai.load_prompt("prompts:/a-prompt/1")
     return str(loaded.template)
 
 
@@ -57,7 +57,7 @@ def main(experiment_name: str, name: str) -> None:
     experiment_id = mlflow.set_experiment(experiment_name).experiment_id
     document = register(client, name)
     document["model"] = logged_model(client, experiment_id, name)
-    document["prompt"] = prompt(name)
+    document["prompt"] = prompt()
     client.create_registered_model(f"{name}-gone")
     client.delete_registered_model(f"{name}-gone")
     print(json.dumps({"experiment_id": experiment_id, **document}))

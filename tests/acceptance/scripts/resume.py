@@ -7,6 +7,7 @@ import mlflow
 
 
 def main(run_id: str) -> None:
+    mlflow.set_experiment(experiment_id=mlflow.get_run(run_id).info.experiment_id)
     with mlflow.start_run(run_id=run_id) as run:
         for step in range(30, 40):
             mlflow.log_metric("loss", 1 / (step + 1), step=step)

@@ -13,7 +13,6 @@ from dualtrack.core.verdict import (
     Retry,
     RetryPolicy,
     Verdict,
-    after_look,
     describe,
     judge,
     retry,
@@ -101,19 +100,6 @@ def test_retry_after_is_a_lower_bound(retry_after: float | None, wait: float) ->
     found = judge(answer, attempt=1, items=1, age=0.0, policy=PATIENT, chance=0.0)
 
     assert found == Retry(wait=wait, reason="HTTP 429", retry_after=retry_after)
-
-
-@pytest.mark.parametrize(
-    ("is_there", "shows_effect", "found"),
-    [
-        (True, True, Delivered()),
-        (True, False, Park(reason="why")),
-        (False, True, None),
-        (False, False, None),
-    ],
-)
-def test_after_a_look(*, is_there: bool, shows_effect: bool, found: Verdict | None) -> None:
-    assert after_look(is_there=is_there, shows_effect=shows_effect, reason="why") == found
 
 
 def test_an_answer_is_described_in_one_bounded_line() -> None:

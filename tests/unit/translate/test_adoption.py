@@ -25,8 +25,8 @@ from tests.support.exchanges import (
 from tests.support.model_server import ModelServer
 
 TAGS: list[JSON] = [
-    *(pair(f"tag{number}", str(number)) for number in range(230)),
     pair("mlflow.parentRunId", PARENT.client_id),
+    *(pair(f"tag{number}", str(number)) for number in range(230)),
     pair("mlflow.runName", "bold-fox-12"),
 ]
 PARAMS: list[JSON] = [pair(f"param{number}", str(number)) for number in range(250)]

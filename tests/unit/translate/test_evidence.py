@@ -6,6 +6,7 @@ import orjson
 import pytest
 
 from dualtrack.core.exchange import JSON, Document, Observed
+from dualtrack.translate.document import objects
 from dualtrack.translate.evidence import created, metric_keys, remaining, shows
 from dualtrack.translate.operations import OPERATIONS, Reading, Shape, read
 from tests.support.exchanges import DATASET, EXCHANGES, MODEL, MODEL_INFO, MODEL_JSON, PARENT, RUN_INFO, one, pair, post
@@ -101,7 +102,7 @@ def test_what_cannot_be_judged_is_not_claimed(operation: str) -> None:
 
 def test_a_metric_is_a_point_of_its_history() -> None:
     assert seen("logMetric", run(), {"loss": [LOSS]})
-    assert not seen("logMetric", run(), {"loss": [{**LOSS, "step": 4}]})
+    assert not seen("logMetric", run(), {"loss": [{**LOSS, "step": 4}, {**LOSS, "timestamp": 1}, {**LOSS, "value": 1}]})
     assert not seen("logMetric", run(), {"other": [LOSS]})
     assert not seen("logMetric", run())
 
@@ -199,7 +200,7 @@ def test_what_remains_of_a_write_is_what_took_effect() -> None:
     )
 
     assert left is not None
-    assert [point["key"] for point in left["metrics"] or []] == ["loss"]  # type: ignore[union-attr, call-overload, index] # a list of objects
+    assert [point["key"] for point in objects(left["metrics"])] == ["loss"]
     assert left["params"] == [pair("depth", "3")]
     assert left["tags"] == []
 
@@ -212,7 +213,7 @@ def test_nothing_remains_of_what_never_arrived() -> None:
 @pytest.mark.parametrize("operation", ["logMetric", "logParam", "setTag", "logBatch"])
 def test_all_remains_of_what_shows(operation: str) -> None:
     """The two questions agree."""
-    tags: list[JSON] = [pair("mlflow.parentRunId", PARENT.client_id), *(BATCH_DATA["tags"] or [])]  # type: ignore[misc] # a list
+    tags: list[JSON] = [pair("mlflow.parentRunId", PARENT.client_id), *objects(BATCH_DATA["tags"])]
     observed = Observed(entity=run(data={**BATCH_DATA, "tags": tags}), histories={"loss": [LOSS]})
     reading = read(EXCHANGES[operation])
     left = remaining(reading, observed)

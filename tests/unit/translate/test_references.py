@@ -96,6 +96,11 @@ def test_ids_are_where_mlflow_puts_them(name: str) -> None:
     assert found == FOUND[name]
 
 
+def test_the_tags_that_name_a_run_are_known() -> None:
+    """Facts section 3, and the two that older clients and Databricks set."""
+    assert {"mlflow.parentRunId", "mlflow.rootRunId", "mlflow.sourceRunId"} == RUN_TAGS
+
+
 @pytest.mark.parametrize("key", sorted(RUN_TAGS))
 def test_a_tag_may_name_a_run(key: str) -> None:
     """Softly: a server does not check it, so nobody has to know that run."""

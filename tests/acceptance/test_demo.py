@@ -1,0 +1,67 @@
+"""`dualtrack demo`, the first command of the README, from beginning to end."""
+
+import os
+import re
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+
+from dualtrack.demo.servers import Process, clean_environment
+
+pytestmark = pytest.mark.acceptance
+
+MARK = "DUALTRACK_TEST_MARK"
+
+
+def started_by(mark: str) -> list[str]:
+    """Command lines of the processes that inherited our mark, however deep below us."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"{MARK}={mark}".encode() in process.joinpath("environ").read_bytes().split(b"\0"):
+                found.append(process.joinpath("cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:  # ended while we looked, or somebody else's
+            continue
+    return found
+
+
+def demo(tmp_path: Path, *arguments: str) -> tuple[Process, str]:
+    """Start the demo with a folder of its own for everything temporary, and a mark on all its processes."""
+    mark = uuid.uuid4().hex
+    scratch = tmp_path / "tmp"
+    scratch.mkdir()
+    env = clean_environment(TMPDIR=str(scratch), COLUMNS="160", **{MARK: mark})
+    argv = [sys.executable, "-m", "dualtrack", "demo", *arguments]
+    return Process(argv, log_path=tmp_path / "demo.log", env=env), mark
+
+
+def test_the_demo_ends_equal_and_leaves_nothing(tmp_path: Path) -> None:
+    """It says equal, exits 0, and neither a process nor a file of it stays."""
+    process, mark = demo(tmp_path)
+    try:
+        code = process.wait(120)
+    finally:
+        process.kill()
+
+    text = process.log_path.read_text()
+    assert code == 0, text
+    assert re.search(r"Equal: [1-9]\d* runs with [1-9]\d* metric points", text), text
+    assert "differ" not in text
+    assert started_by(mark) == []
+    assert list((tmp_path / "tmp").glob("dualtrack*")) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="processes are found in /proc")
+def test_the_mark_finds_processes() -> None:
+    """The test above would see what is left over."""
+    mark = uuid.uuid4().hex
+    argv = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+    process = Process(argv, log_path=Path(os.devnull), env={**os.environ, MARK: mark})
+    try:
+        process.pause()
+        assert len(started_by(mark)) == 1
+    finally:
+        process.kill()
+    assert started_by(mark) == []

@@ -1,0 +1,108 @@
+"""P4: per run, writes arrive in the order in which they were acknowledged; the terminal status arrives last.
+
+As the secondary's own log of requests shows it, under parallel runs, and while calls fail.
+"""
+
+import asyncio
+import random
+from collections import defaultdict
+
+import pytest
+
+from dualtrack.emulators.faults import DropAfter, DropBefore, Refuse, Rule
+from tests.support.flow import Json, Launcher, Running, Workspace
+
+STORM = tuple(
+    Rule(path="runs/(log-batch|update|delete-tag|create)", nth=number, action=action)
+    for number, action in enumerate(
+        [Refuse(status=503), DropAfter(), DropBefore(), Refuse(status=429), Refuse(status=500), DropAfter()] * 4, start=2
+    )
+)
+
+
+async def log_numbered(proxy: Running, experiment: str, seed: int, count: int = 12) -> str:
+    """Log one run whose every write carries its number, in a random mixture of calls; then end it."""
+    choose = random.Random(seed)
+    run_id = await proxy.create_run(experiment)
+    for number in range(count):
+        match choose.randrange(5):
+            case 0:
+                await proxy.log_metric(run_id, "number", number, step=number)
+            case 1:
+                await proxy.post("runs/log-parameter", run_id=run_id, key=f"p{number}", value=str(number))
+            case 2:
+                await proxy.set_tag(run_id, "number", str(number))
+            case 3:  # a barrier: it shares no call with others
+                await proxy.set_tag(run_id, f"gone{number}", str(number))
+                await proxy.post("runs/delete-tag", run_id=run_id, key=f"gone{number}")
+            case _:
+                metrics = [{"key": "number", "value": number, "timestamp": number, "step": number}]
+                await proxy.post("runs/log-batch", run_id=run_id, metrics=metrics)
+    await proxy.finish(run_id)
+    return run_id
+
+
+def numbers(body: Json) -> list[int]:
+    """The numbers that one call to the secondary carries."""
+    found = [int(item["value"]) for item in body.get("metrics", ())]
+    found += [int(item["value"]) for name in ("params", "tags") for item in body.get(name, ())]
+    if body["_path"].endswith("delete-tag"):
+        found.append(int(body["key"].removeprefix("gone")))
+    return found
+
+
+def by_run(writes: list[Json]) -> dict[str, list[Json]]:
+    """Sort by run; of calls that are repeated the last is kept, since only that one is known to have arrived."""
+    sorted_: dict[str, list[Json]] = defaultdict(list)
+    for body in writes:
+        if run_id := body.get("run_id"):
+            kept = sorted_[run_id]
+            if not kept or kept[-1] != body:
+                kept.append(body)
+    return sorted_
+
+
+@pytest.mark.parametrize("rules", [(), STORM], ids=["calm", "storm"])
+@pytest.mark.parametrize("linger", ["0s", "50ms"])
+async def test_each_run_arrives_in_order(
+    launch: Launcher, a: Workspace, b: Workspace, rules: tuple[Rule, ...], linger: str
+) -> None:
+    proxy = await launch(a, b, delivery={"linger": linger})
+    experiment = await proxy.create_experiment()
+    await b.control.set_faults(*rules)
+    async with asyncio.TaskGroup() as group:
+        for seed in range(8):
+            group.create_task(log_numbered(proxy, experiment, seed))
+    differences = await proxy.differences(experiment, b)
+
+    assert differences == []
+    arrived = by_run(await b.writes())
+    assert len(arrived) == 8
+    for writes in arrived.values():
+        calls = [numbers(body) for body in writes if numbers(body)]
+        # inside one call there is no order; from call to call there is
+        assert all(max(earlier) <= min(later) for earlier, later in zip(calls, calls[1:], strict=False)), calls
+        assert writes[-1]["_path"].endswith("runs/update")
+        assert [body["_path"].rpartition("/")[2] for body in writes].count("update") == 1
+
+
+async def test_a_run_that_fails_holds_back_no_other(proxy: Running, b: Workspace) -> None:
+    experiment = await proxy.create_experiment()
+    await proxy.drained()
+    await b.control.set_faults(Rule(path="runs/create", nth=1, action=Refuse(status=503, retry_after="30")))
+    stuck = await proxy.create_run(experiment, run_name="stuck")
+    await b.control.arrived("runs/create")
+    assert stuck
+
+
+async def test_a_child_waits_for_its_parent(proxy: Running, b: Workspace) -> None:
+    """A run that names another is made after it, so that its tag can say the id which that one has there."""
+    await b.control.set_faults(Rule(path="runs/create", first=2, action=Refuse(status=503)))
+    experiment = await proxy.create_experiment()
+    parent = await proxy.create_run(experiment, run_name="parent")
+    tags = [{"key": "mlflow.parentRunId", "value": parent}]
+    await proxy.create_run(experiment, run_name="child", tags=tags)
+
+    assert await proxy.differences(experiment, b) == []
+    made = [body["run_name"] for body in await b.writes("runs/create")]
+    assert made[-2:] == ["parent", "child"]
