@@ -202,8 +202,8 @@ class Queue(IdMap, Protocol):
         """Say whether anything is queued in that lane."""
         ...
 
-    async def has_older(self, backend: str, key: str, than: float) -> bool:
-        """Say whether another lane still has a write acknowledged before instant `than`."""
+    async def has_older(self, backend: str, key: str, than: float, kind: EntityKind | None = None) -> bool:
+        """Say whether another lane (of that kind) still has a write acknowledged before instant `than`."""
         ...
 
     def last_seq(self) -> int:

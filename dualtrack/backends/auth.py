@@ -61,13 +61,22 @@ class TokenFile:
         try:
             changed = self._path.stat().st_mtime_ns
             if fresh or self._read is None or self._read[0] != changed:
-                token = self._path.read_text().strip()
-                self._read = (changed, {"Authorization": f"Bearer {token}"})
+                self._read = (changed, {"Authorization": f"Bearer {self._token()}"})
         except OSError as error:
-            raise UnauthorizedError(
-                self._backend, "sign-in", f"token file {self._path}: {error.strerror}", "write a token there"
-            ) from error
+            raise self._useless(error.strerror or "cannot be read") from error
         return self._read[1]
+
+    def _token(self) -> str:
+        try:
+            token = self._path.read_text().strip()
+        except UnicodeDecodeError:
+            raise self._useless("is not text") from None  # the cause would hold the bytes
+        if not token or any(character.isspace() for character in token):
+            raise self._useless("holds no token")
+        return token
+
+    def _useless(self, reason: str) -> UnauthorizedError:
+        return UnauthorizedError(self._backend, "sign-in", f"token file {self._path}: {reason}", "write a token there")
 
     async def close(self) -> None:
         return None

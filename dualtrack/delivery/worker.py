@@ -12,7 +12,7 @@ import structlog
 from dualtrack.core.coalesce import Batch, halve
 from dualtrack.core.entry import Entry
 from dualtrack.core.exchange import JSON, Answer, Document, Exchange, Observed
-from dualtrack.core.ids import BackendId, EntityKind, Ref, Twin
+from dualtrack.core.ids import BackendId, EntityKind, Ref, Twin, parse_key
 from dualtrack.core.limits import BatchLimits
 from dualtrack.core.verdict import (
     Bisect,
@@ -50,6 +50,7 @@ log = structlog.get_logger("dualtrack.delivery")
 
 _WAIT_SECONDS = 5.0  # a lane that waits for another is woken by it; this is in case the wake was lost in a crash
 _CASCADES = frozenset({"deleteExperiment", "restoreExperiment"})  # facts section 4: all runs go along
+_UNDONE_BY_CASCADES = frozenset({"deleteRun", "restoreRun"})
 _FIRST_BYTES = 512 * 1024
 _READS = 16  # of one turn; then other lanes have theirs
 _MANY = 1000  # entries of one read
@@ -184,11 +185,17 @@ class Worker:
             parking = Parking(seq=step.entry.seq, exchange=step.entry.exchange, reason="unreadable", cause=step.cause)
             return Done(outcome="parked", parkings=(parking,))
         try:
-            if isinstance(step, BatchStep):
-                return await self._batch(lane, step, attempt)
-            return await self._single(lane, step, attempt)
+            match step:
+                case BatchStep():
+                    outcome = await self._batch(lane, step, attempt)
+                case SingleStep():
+                    outcome = await self._single(lane, step, attempt)
         except BackendError as error:
             return self._troubled(step, error, attempt)
+        if isinstance(outcome, Done) and outcome.parkings and await self._is_ahead(lane, step):
+            # refused perhaps because the experiment is deleted there, and its restore is on its way
+            return Later(wait=_PLACE_SECONDS, reason="waits for its experiment", is_backend=False)
+        return outcome
 
     def _troubled(self, step: BatchStep | SingleStep, error: BackendError, attempt: int) -> Outcome:
         is_ours = error.backend == self._backend.name
@@ -304,9 +311,20 @@ class Worker:
         return await self._change(lane, step, known, losses, attempt)
 
     async def _has_to_wait(self, lane: Lane, step: SingleStep) -> bool:
-        """What changes every run of an experiment waits for all that was acknowledged before it."""
-        is_cascade = step.reading.exchange.operation in _CASCADES
-        return is_cascade and await self._queue.has_older(lane.backend, lane.key, step.settled_at)
+        """What changes every run of an experiment waits for all that was acknowledged before it.
+
+        And what it would undo waits for it. The oldest of all never waits, so neither do both for ever.
+        """
+        operation = step.reading.exchange.operation
+        if operation in _CASCADES:
+            return await self._queue.has_older(lane.backend, lane.key, step.settled_at)
+        return operation in _UNDONE_BY_CASCADES and await self._is_ahead(lane, step)
+
+    async def _is_ahead(self, lane: Lane, step: Step) -> bool:
+        """Say whether something about an experiment was acknowledged earlier and is still on its way."""
+        if isinstance(step, UnreadableStep) or parse_key(lane.key).kind is EntityKind.EXPERIMENT:
+            return False
+        return await self._queue.has_older(lane.backend, lane.key, step.settled_at, EntityKind.EXPERIMENT)
 
     async def _change(
         self, lane: Lane, step: SingleStep, known: Known, losses: tuple[Loss, ...], attempt: int

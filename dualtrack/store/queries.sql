@@ -33,7 +33,7 @@ SELECT d.seq, d.settled_at, d.attempted, e.record
 SELECT 1 FROM lanes WHERE backend = ? AND key = ?
 
 -- name: has_older
-SELECT 1 FROM lanes WHERE backend = ? AND key <> ? AND held = 0 AND oldest_at < ? LIMIT 1
+SELECT 1 FROM lanes WHERE backend = ? AND key <> ? AND held = 0 AND oldest_at < ? AND key GLOB ? LIMIT 1
 
 -- name: mark_attempted
 UPDATE deliveries SET attempted = 1 WHERE backend = ? AND key = ? AND seq = ?

@@ -316,8 +316,9 @@ class SqliteJournal:
     async def is_pending(self, backend: str, key: str) -> bool:
         return bool(await self._select("is_pending", (backend, key)))
 
-    async def has_older(self, backend: str, key: str, than: float) -> bool:
-        return bool(await self._select("has_older", (backend, key, than)))
+    async def has_older(self, backend: str, key: str, than: float, kind: EntityKind | None = None) -> bool:
+        pattern = "*" if kind is None else f"{kind}:*"
+        return bool(await self._select("has_older", (backend, key, than, pattern)))
 
     def last_seq(self) -> int:
         return self._given

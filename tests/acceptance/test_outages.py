@@ -29,7 +29,8 @@ def test_the_secondary_is_down_for_the_whole_run(
     tokens = {SECONDARY: secondary_facade.token}
     with Dualtrack(tmp_path, mlflow_primary.url, secondary_facade.url, tokens=tokens) as proxy:
         done = run_script("steady", proxy.url, tmp_path, "down all along", str(RUNS), str(STEPS))
-        behind = until("the outage shows", lambda: (state := proxy.backend())["up"] is False and state)
+        until("the outage shows", lambda: proxy.backend()["up"] is False)
+        behind = proxy.backend()
         assert behind["backlog"] > RUNS * STEPS
         assert behind["parked"] == 0
         secondary_facade.start()
@@ -78,7 +79,8 @@ def test_the_secondary_refuses_the_token_from_the_start(
     by_file = {"secondary": {"auth": {"type": "token", "token_file": str(secret)}}}
     with Dualtrack(tmp_path, mlflow_primary.url, secondary_facade.url, backends=by_file) as proxy:
         done = run_script("steady", proxy.url, tmp_path, "wrong token", "1", "20")
-        shown = until("the refusal shows", lambda: (state := proxy.backend())["last_error"] and state)
+        until("the refusal shows", lambda: proxy.backend()["last_error"])
+        shown = proxy.backend()
         assert "401" in shown["last_error"]
         assert shown["parked"] == 0
         assert shown["backlog"] > 20

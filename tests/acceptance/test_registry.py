@@ -68,9 +68,7 @@ def test_one_backend_has_the_registry(
     assert_equal(mlflow_primary.url, mlflow_secondary.url, done["experiment_id"], runs=2)
 
 
-def test_a_version_waits_for_its_run(
-    mlflow_primary: MlflowServer, secondary_facade: Facade, tmp_path: Path
-) -> None:
+def test_a_version_waits_for_its_run(mlflow_primary: MlflowServer, secondary_facade: Facade, tmp_path: Path) -> None:
     """With the registry on a secondary that is down, the client is told why, and that it may come back."""
     secondary_facade.start()
     tokens = {SECONDARY: secondary_facade.token}

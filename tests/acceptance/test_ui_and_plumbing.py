@@ -61,7 +61,10 @@ def test_edits_in_the_ui_are_mirrored(
 
     for path, body in (
         ("experiments/update", {"experiment_id": experiment_id, "new_name": "renamed in the UI"}),
-        ("experiments/set-experiment-tag", {"experiment_id": experiment_id, "key": "mlflow.note.content", "value": "n"}),
+        (
+            "experiments/set-experiment-tag",
+            {"experiment_id": experiment_id, "key": "mlflow.note.content", "value": "n"},
+        ),
         ("runs/update", {"run_id": run_id, "run_name": "renamed"}),
         ("runs/set-tag", {"run_id": run_id, "key": "mlflow.note.content", "value": "# größe"}),
         ("runs/set-tag", {"run_id": run_id, "key": "gone", "value": "soon"}),
@@ -180,9 +183,7 @@ def test_head_and_options(proxy: Dualtrack, mlflow_primary: MlflowServer) -> Non
         assert through.headers.get("content-type") == direct.headers.get("content-type"), target
 
 
-def test_delete_with_a_body(
-    proxy: Dualtrack, mlflow_primary: MlflowServer, mlflow_secondary: MlflowServer
-) -> None:
+def test_delete_with_a_body(proxy: Dualtrack, mlflow_primary: MlflowServer, mlflow_secondary: MlflowServer) -> None:
     """DELETE reads its JSON body, so the body goes along; mirrored and read ones alike."""
     experiment_id, run_id = new_run(proxy, "deletes")
     model = {"experiment_id": experiment_id, "name": "m", "source_run_id": run_id, "tags": [{"key": "k", "value": "v"}]}
@@ -226,7 +227,9 @@ def test_the_answer_of_the_primary_is_unchanged(proxy: Dualtrack, mlflow_primary
         assert (through.status, through.body) == (direct.status, direct.body), target
 
 
-def test_the_client_s_credentials_stay_here(primary_facade: Facade, mlflow_secondary: MlflowServer, tmp_path: Path) -> None:
+def test_the_client_s_credentials_stay_here(
+    primary_facade: Facade, mlflow_secondary: MlflowServer, tmp_path: Path
+) -> None:
     """The backend gets dualtrack's token; the client's own header and cookies go no further."""
     primary_facade.start()
     tokens = {PRIMARY: primary_facade.token}

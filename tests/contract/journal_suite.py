@@ -12,8 +12,8 @@ from dualtrack.core.exchange import Exchange
 from dualtrack.core.ids import BackendId, EntityKind
 from dualtrack.errors import JournalError, JournalFullError, RegistryEntryError
 from dualtrack.ports import Journal, Lane, Loss, Parking, Progress, Settlement
-from tests.support.exchanges import create, experiment, note, run, twin
 from tests.support.journals import Shelf, fill, keep, keep_exchange
+from tests.support.writes import create, experiment, note, run, twin
 
 MUCH = 1 << 30
 

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -77,7 +77,7 @@ async def told(*answers: Any, sign_in: SignIn | None = None) -> AsyncIterator[tu
         yield backend, server
 
 
-# ---- bytes as they are -------------------------------------------------------------------------------------------------
+# ---- bytes as they are ---------------------------------------------------------------------------------------------
 
 
 @every_way
@@ -95,14 +95,6 @@ async def test_a_path_goes_on_as_it_came(way: Way, target: str) -> None:
         await way(backend, "GET", target, b"")
 
     assert server.heard[0].line == f"GET {target} HTTP/1.1"
-
-
-async def test_raw_utf8_in_a_query_goes_on_as_it_came() -> None:
-    """A listener hands it over as text; on the wire it is the same bytes again."""
-    async with told() as (backend, server):
-        await backend.exchange("POST", "/x?name=日", {}, b"{}")
-
-    assert server.heard[0].line.encode("latin-1") == "POST /x?name=日 HTTP/1.1".encode()
 
 
 @every_way
@@ -149,9 +141,11 @@ async def test_a_body_streams_in_both_directions() -> None:
         for part in (b"one", b"two"):
             yield part
 
-    async with told(head + b"".join(parts)) as (backend, server):
-        async with backend.stream("PUT", "/artifact", {"Content-Type": "a/b"}, upload()) as reply:
-            chunks = b"".join([chunk async for chunk in reply.body])
+    async with (
+        told(head + b"".join(parts)) as (backend, server),
+        backend.stream("PUT", "/artifact", {"Content-Type": "a/b"}, upload()) as reply,
+    ):
+        chunks = b"".join([chunk async for chunk in reply.body])
 
     assert chunks == b"firstsecond"
     assert [value for name, value in reply.headers if name == "X-Two"] == ["1", "2"]
@@ -182,7 +176,7 @@ async def test_a_connection_that_ends_with_its_answer_is_not_used_again() -> Non
     assert server.connections == 2
 
 
-# ---- trouble, renamed ----------------------------------------------------------------------------------------------------
+# ---- trouble, renamed ----------------------------------------------------------------------------------------------
 
 
 @every_way
@@ -199,7 +193,11 @@ async def test_a_refused_connection_was_certainly_not_sent(way: Way) -> None:
 @every_way
 @pytest.mark.parametrize(
     "said",
-    [DROP, b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{}Connection: close", b"nonsense\r\n\r\nconnection: close"],
+    [
+        DROP,
+        b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\nConnection: close\r\n\r\n{}",
+        b"nonsense\r\n\r\nconnection: close",
+    ],
     ids=["nothing", "half an answer", "nonsense"],
 )
 async def test_a_lost_answer_may_have_been_sent(way: Way, said: bytes) -> None:
@@ -223,7 +221,7 @@ async def test_silence_ends_with_the_read_timeout(way: Way) -> None:
 
 async def test_a_web_page_is_no_answer() -> None:
     async with told(answer(200, b"  <!doctype html><html>Sign in</html>")) as (backend, _):
-        with pytest.raises(UnreachableError, match="web page instead of JSON .*MLflow API"):
+        with pytest.raises(UnreachableError, match=r"web page instead of JSON .*MLflow API"):
             await backend.send(Call(operation="getRun", method="GET", target="/x"))
 
 
@@ -300,7 +298,7 @@ async def _quietly(work: Awaitable[Any]) -> None:
     await work
 
 
-# ---- signing in ----------------------------------------------------------------------------------------------------------
+# ---- signing in ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -364,13 +362,12 @@ async def test_a_token_file_that_is_no_good_says_so(tmp_path: Path, content: byt
 
 
 @pytest.fixture
-def nobody_signed_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+def nobody_signed_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No variables, no profile, no command line tools, no metadata service: nothing to sign in with, no network."""
     for name in [name for name in os.environ if name.startswith(("AZURE_", "DATABRICKS_", "IDENTITY_", "MSI_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
-    yield
 
 
 async def test_azure_says_what_is_missing(nobody_signed_in: None) -> None:
@@ -392,18 +389,19 @@ async def test_an_azure_credential_that_does_not_exist_says_so() -> None:
 
 async def test_databricks_says_what_is_missing(nobody_signed_in: None) -> None:
     pytest.importorskip("databricks.sdk.core", reason="the databricks-sdk is not installed here")
-    sign_in = Databricks("databricks", "https://127.0.0.1:1", "no-such-profile")
+    async with saying(answer(404)) as workspace:
+        sign_in = Databricks("databricks", workspace.url, "no-such-profile")
 
-    with pytest.raises(UnauthorizedError, match=r"databricks-sdk: .*\(check the DATABRICKS_\*"):
-        await sign_in.headers()
-    await sign_in.close()
+        with pytest.raises(UnauthorizedError, match=r"databricks-sdk: .*\(check the DATABRICKS_\*"):
+            await sign_in.headers()
 
 
 async def test_a_databricks_token_is_sent(nobody_signed_in: None, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("databricks.sdk.core", reason="the databricks-sdk is not installed here")
     monkeypatch.setenv("DATABRICKS_TOKEN", "dapi-1")
 
-    headers = await Databricks("databricks", "https://adb-1.2.azuredatabricks.net", None).headers()
+    async with saying(answer(404)) as workspace:
+        headers = await Databricks("databricks", workspace.url, None).headers()
 
     assert headers["Authorization"] == "Bearer dapi-1"
 
@@ -423,7 +421,7 @@ async def test_no_exception_shows_a_credential(way: Way, said: bytes) -> None:
     assert SECRET not in words
 
 
-# ---- against the emulators -----------------------------------------------------------------------------------------------
+# ---- against the emulators -----------------------------------------------------------------------------------------
 
 
 @asynccontextmanager

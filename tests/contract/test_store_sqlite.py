@@ -17,10 +17,10 @@ import pytest
 
 from dualtrack.errors import JournalError, StartError
 from dualtrack.ports import Lane, Settlement
-from tests.support.exchanges import note, run, twin
 from tests.support.journal_child import LANES
 from tests.support.journals import fill, keep
 from tests.support.sqlite_shelf import ROOT, SqliteShelf
+from tests.support.writes import note, run, twin
 
 MUCH = 1 << 30
 RUN_1 = Lane(backend="b", key="run:1", attempts=0)

@@ -56,11 +56,12 @@ class Workspace:
         """Say how a configuration names this workspace."""
         return {"url": self.url, "auth": {"type": "token", "token": f"${{TOKEN_{self.name.upper()}}}"}}
 
-    async def writes(self, path: str = "") -> list[Json]:
-        """Give the bodies of the writes that have arrived so far, in order; of one path, or of all."""
+    async def writes(self, path: str = "", *, accepted: bool = False) -> list[Json]:
+        """Give the bodies of the writes that arrived so far, in order; of one path, or only those that were done."""
         log = await self.control.log()
         kept = (entry for entry in log if entry["method"] != "GET" and "search" not in entry["path"])
-        return [_body(entry) | {"_path": entry["path"]} for entry in kept if entry["path"].endswith(path)]
+        done = (entry for entry in kept if not accepted or entry["status"] == 200)
+        return [_body(entry) | {"_path": entry["path"]} for entry in done if entry["path"].endswith(path)]
 
     async def answered(self) -> int:
         """Count the requests that have an answer."""
@@ -112,6 +113,10 @@ class Client:
         self.url = url
         self._session = session
         self._headers = headers
+
+    def authorize(self, value: str) -> None:
+        """Send this Authorization from now on."""
+        self._headers["Authorization"] = value
 
     async def call(self, method: str, path: str, body: Any = None, **headers: str) -> Reply:
         """Make one request; `body` is sent as JSON unless it is bytes. `_` in header names stands for a dash."""
@@ -227,17 +232,21 @@ async def differences(primary: Workspace, secondary: Workspace, experiment_id: s
 
 def configure(folder: Path, *workspaces: Workspace, **changes: Any) -> Config:
     """Make a configuration of workspaces, the first of them the primary; `changes` are merged into its sections."""
+    return parse(config_text(folder, *workspaces, **changes), SECRETS, folder)
+
+
+def config_text(folder: Path, *workspaces: Workspace, **changes: Any) -> str:
+    """Write what `configure` makes, for a file."""
     tree: Json = {
         "listen": {"port": free_port()},
         "admin": {"port": free_port(), "token": "${TOKEN_ADMIN}"},
-        "primary": workspaces[0].name,
-        "registry": workspaces[0].name,
+        "primary": workspaces[0].name if workspaces else "",
+        "registry": workspaces[0].name if workspaces else "",
         "backends": {each.name: each.backend for each in workspaces},
         "store": {"url": f"sqlite:///{folder / 'journal.db'}"},
         **QUICK,
     }
-    text = orjson.dumps(_merged(tree, changes)).decode()  # JSON is YAML
-    return parse(text, SECRETS, folder)
+    return orjson.dumps(_merged(tree, changes)).decode()  # JSON is YAML
 
 
 def _merged(tree: Json, changes: Mapping[str, Any]) -> Json:
@@ -253,7 +262,7 @@ class Launcher:
 
     def __init__(self, folder: Path, session: ClientSession) -> None:
         self.folder = folder
-        self._session = session
+        self.session = session
         self._started: list[Running] = []
 
     async def __call__(self, *workspaces: Workspace, **changes: Any) -> Running:
@@ -266,11 +275,11 @@ class Launcher:
         running = Running(
             app=app,
             config=config,
-            admin=Client(admin, self._session, Authorization=f"Bearer {SECRETS['TOKEN_ADMIN']}"),
+            admin=Client(admin, self.session, Authorization=f"Bearer {SECRETS['TOKEN_ADMIN']}"),
             primary=primary,
             task=asyncio.get_running_loop().create_task(app.serve(), name="serve"),
         )
-        Client.__init__(running, url, self._session)
+        Client.__init__(running, url, self.session)
         self._started.append(running)
         if app.journal is not None:
             app.journal.on_due(lambda _: running.changed.set())

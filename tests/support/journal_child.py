@@ -14,8 +14,8 @@ from pathlib import Path
 
 from dualtrack.ports import Settlement
 from dualtrack.store.sqlite import SqliteJournal, open_journal
-from tests.support.exchanges import create, note
 from tests.support.journals import keep
+from tests.support.writes import create, note
 
 LANES = 8
 

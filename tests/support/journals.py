@@ -8,7 +8,7 @@ from typing import Protocol
 from dualtrack.core.exchange import Exchange
 from dualtrack.errors import JournalFullError
 from dualtrack.ports import Journal, Settlement
-from tests.support.exchanges import note
+from tests.support.writes import note
 
 
 class OpenedJournal(Journal, Protocol):

@@ -25,9 +25,7 @@ def assert_equal(primary: str, secondary: str, experiment_id: str, *, runs: int 
 
 
 def compare(primary: str, secondary: str, experiment_id: str) -> Comparison:
-    return compare_experiment(
-        Side(name="primary", url=primary), Side(name="secondary", url=secondary), experiment_id
-    )
+    return compare_experiment(Side(name="primary", url=primary), Side(name="secondary", url=secondary), experiment_id)
 
 
 def models(url: str, experiment_id: str, *, is_mirror: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -8,7 +8,7 @@ import mlflow
 
 def main(name: str) -> None:
     experiment = mlflow.set_experiment(name)
-    mlflow.config.enable_async_logging()
+    mlflow.config.enable_async_logging()  # type: ignore[no-untyped-call]  # it has no annotations
     runs = []
     for number in range(2):
         with mlflow.start_run(run_name=f"async {number}") as run:

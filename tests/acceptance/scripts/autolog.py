@@ -20,7 +20,9 @@ def main(name: str) -> None:
         model = LogisticRegression(C=0.5, max_iter=200).fit(features, labels)
         accuracy_score(labels, model.predict(features))
     GridSearchCV(LogisticRegression(max_iter=300), {"C": [0.1, 1.0]}, cv=2).fit(features, labels)
-    loaded = mlflow.sklearn.load_model(f"models:/{mlflow.last_logged_model().model_id}")
+    last = mlflow.last_logged_model()
+    assert last is not None
+    loaded = mlflow.sklearn.load_model(f"models:/{last.model_id}")
     print(json.dumps({"experiment_id": experiment.experiment_id, "model": type(loaded).__name__}))
 
 

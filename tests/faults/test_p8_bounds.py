@@ -1,0 +1,197 @@
+"""P8: memory stays flat whatever the backlog; disk use stays under its bound, and the configuration says what then.
+
+`refuse` tells the client, so that it waits; `primary-only` goes on and counts what the secondaries miss. Neither ends
+by itself in anything but the normal state, once there is room again.
+"""
+
+import os
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from aiohttp import ClientSession, web
+
+from dualtrack.demo.servers import free_port
+from dualtrack.emulators.faults import BlackHole, Rule
+from tests.support.flow import Json, Launcher, Reply, Running, Workspace, config_text, differences
+from tests.support.served import serving
+
+MIB = 1024**2
+VALUE = "x" * 5000  # an MLflow server keeps a tag of this length whole
+BACKLOG_MIB = 100
+RSS_MIB = 150
+
+
+def batch(run_id: str, number: int) -> Json:
+    """Make a write of 50 kB."""
+    return {"run_id": run_id, "tags": [{"key": f"t{number}.{place}", "value": VALUE} for place in range(10)]}
+
+
+async def fill(proxy: Running, run_id: str, bound: int = 200) -> tuple[Reply, int]:
+    """Write until an answer is not `mirrored`; give it, and how many were."""
+    for number in range(bound):
+        reply = await proxy.call("POST", "runs/log-batch", batch(run_id, number))
+        if reply.headers["X-Dualtrack"] != "mirrored":
+            return reply, number
+    raise AssertionError("the journal is never full")
+
+
+async def test_a_full_journal_refuses_and_tells_the_client(launch: Launcher, a: Workspace, b: Workspace) -> None:
+    """503, so that the client waits and repeats; the primary never sees what could not be kept."""
+    proxy = await launch(a, b, store={"max_size": "1MiB"})
+    experiment = await proxy.create_experiment()
+    run_id = await proxy.create_run(experiment)
+    await proxy.drained()
+    await b.control.set_faults(Rule(action=BlackHole()))
+    reply, kept = await fill(proxy, run_id)
+    ready = await proxy.admin.call("GET", "/readyz")
+    used = (await proxy.status())["journal"]["used_bytes"]
+
+    assert (reply.status, reply.code) == (503, "TEMPORARILY_UNAVAILABLE")
+    assert "journal" in reply.json["message"]
+    assert "store.on_full" in reply.json["message"]
+    assert int(reply.headers["Retry-After"]) >= 1
+    assert len(await a.writes("log-batch")) == kept >= 5
+    assert (ready.status, ready.json["reason"]) == (503, "the journal is full")
+    assert used <= 1.1 * MIB
+    assert (await proxy.call("GET", f"runs/get?run_id={run_id}")).status == 200  # reads go on
+
+    await b.control.clear_faults()
+    await proxy.drained()
+    assert (await proxy.admin.call("GET", "/readyz")).status == 200
+    assert (await proxy.call("POST", "runs/log-batch", batch(run_id, kept))).headers["X-Dualtrack"] == "mirrored"
+    assert await proxy.differences(experiment, b) == []
+
+
+async def test_a_full_journal_passes_to_the_primary_alone_if_told_so(
+    launch: Launcher, a: Workspace, b: Workspace
+) -> None:
+    proxy = await launch(a, b, store={"max_size": "1MiB", "on_full": "primary-only"})
+    experiment = await proxy.create_experiment()
+    run_id = await proxy.create_run(experiment)
+    await proxy.drained()
+    await b.control.set_faults(Rule(action=BlackHole()))
+    reply, kept = await fill(proxy, run_id)
+    missed = await proxy.create_run(experiment)  # made while nothing can be kept
+    ready = await proxy.admin.call("GET", "/readyz")
+
+    assert (reply.status, reply.headers["X-Dualtrack"], ready.status) == (200, "primary-only", 200)
+    assert len(await a.writes("log-batch")) == kept + 1
+    assert await proxy.metric("lossy_total", backend="b", kind="journal_full") == 2
+
+    await b.control.clear_faults()
+    await proxy.drained()
+    await proxy.log_metric(missed)  # known to nobody there: brought over whole
+    fresh = await proxy.log_run(experiment)
+    lines = (await proxy.differences(experiment, b))[1:]
+    assert len(lines) == 10  # the ten tags of the one write that was counted
+    assert all(f"t{kept}." in line and run_id in line for line in lines)
+    assert not [line for line in lines if fresh in line or missed in line]
+
+
+async def test_a_refusal_by_the_primary_gives_its_room_back(launch: Launcher, a: Workspace, b: Workspace) -> None:
+    """Writes that the primary refuses do not fill the journal, however many there are."""
+    proxy = await launch(a, b, store={"max_size": "1MiB"})
+    replies = [await proxy.call("POST", "runs/log-batch", batch("0" * 32, number)) for number in range(60)]
+
+    assert {reply.status for reply in replies} == {404}
+    assert (await proxy.status())["journal"]["used_bytes"] < MIB // 2
+
+
+# --- a real full disk -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 3 MiB."""
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount a small file system")
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)], capture_output=True, check=False, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"no small file system here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("policy", ["refuse", "primary-only"])
+async def test_a_full_disk_is_met_like_the_bound(
+    tmp_path: Path, session: ClientSession, a: Workspace, b: Workspace, tiny_disk: Path, policy: str
+) -> None:
+    """The bound was set higher than the disk allows: nothing acknowledged is lost, nothing is half there."""
+    await b.control.set_faults(Rule(action=BlackHole()))
+    text = config_text(tiny_disk, a, b, store={"on_full": policy})
+    async with serving(tmp_path, text, session) as served:
+        experiment = await served.create_experiment()
+        run_id = await served.create_run(experiment)
+        for number in range(200):
+            reply = await served.call("POST", "runs/log-batch", batch(run_id, number))
+            if reply.headers["X-Dualtrack"] != "mirrored":
+                break
+        told = (reply.status, reply.headers["X-Dualtrack"])
+        ready = await served.admin.call("GET", "/readyz")
+        await b.control.clear_faults()
+        await served.drained()
+        fresh = await served.create_run(experiment)
+        await served.log_metric(fresh)
+        await served.drained()
+        ready_again = await served.admin.call("GET", "/readyz")
+        metrics = (await served.admin.call("GET", "/metrics")).body.decode()
+
+    lines = (await differences(a, b, experiment))[1:]
+    if policy == "refuse":
+        assert told == (503, "primary-only")
+        assert ready.status == 503
+        assert lines == []
+    else:
+        assert told == (200, "primary-only")
+        assert 'kind="journal_full"' in metrics
+        assert all(f"t{number}." in line for line in lines)
+    assert ready_again.status == 200
+
+
+# --- memory ---------------------------------------------------------------------------------------------------------
+
+
+async def take(request: web.BaseRequest) -> web.Response:
+    """Answer like a primary that keeps nothing: fast enough to fill a journal."""
+    await request.read()
+    return web.json_response({"run": {"info": {"run_id": "r", "experiment_id": "0"}}})
+
+
+@asynccontextmanager
+async def null_server() -> AsyncIterator[str]:
+    runner = web.ServerRunner(web.Server(take, access_log=None), shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+async def test_memory_stays_flat_with_a_backlog(tmp_path: Path, session: ClientSession) -> None:
+    """100 MiB wait for a secondary that refuses; also after a restart, which reads the journal anew."""
+    async with null_server() as primary:
+        backends = {"a": {"url": primary}, "b": {"url": f"http://127.0.0.1:{free_port()}"}}
+        text = config_text(tmp_path, primary="a", registry="a", backends=backends)
+        async with serving(tmp_path, text, session) as served:
+            idle = served.rss_mib()
+            metrics = [{"key": "m" * 200, "value": n, "timestamp": n, "step": n} for n in range(900)]
+            for number in range(BACKLOG_MIB * MIB // 220_000):
+                run_id = f"{number % 50:032x}"
+                await served.post("runs/log-batch", run_id=run_id, metrics=metrics)
+            status = await served.status()
+            filled = served.rss_mib()
+            await served.restart()
+            restarted = served.rss_mib()
+
+    stored = status["journal"]["used_bytes"] / MIB
+    print(f"idle {idle:.0f}, filled {filled:.0f}, restarted {restarted:.0f} MiB; journal {stored:.0f} MiB")
+    assert stored > BACKLOG_MIB * 0.9
+    assert max(idle, filled, restarted) < RSS_MIB

@@ -1,0 +1,94 @@
+"""`dualtrack serve` in a process of its own: to be killed, stopped and measured, on a configuration file."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import orjson
+from aiohttp import ClientConnectionError, ClientSession
+
+from dualtrack.cli.drain import remains
+from dualtrack.demo.servers import Process, answers, clean_environment
+from tests.support.flow import SECRETS, Client, Json
+
+ROOT = Path(__file__).parents[2]
+ARGV = (sys.executable, "-m", "dualtrack", "serve", "--config")
+
+
+def launch_serve(config: Path, *, log_path: Path) -> Process:
+    """Start it and return at once."""
+    environment = clean_environment(**SECRETS, PYTHONPATH=str(ROOT))
+    return Process([*ARGV, str(config)], log_path=log_path, env=environment)
+
+
+class Served(Client):
+    """A `serve` that can be killed and started again on the same configuration; a client of it, too."""
+
+    def __init__(self, folder: Path, text: str, session: ClientSession) -> None:
+        tree = orjson.loads(text)
+        super().__init__(f"http://127.0.0.1:{tree['listen']['port']}", session)
+        token = f"Bearer {SECRETS['TOKEN_ADMIN']}"
+        self.admin = Client(f"http://127.0.0.1:{tree['admin']['port']}", session, Authorization=token)
+        self.config = folder / "dualtrack.yaml"
+        self.config.write_text(text)
+        self.log_path = folder / "serve.log"
+        self.process: Process
+
+    async def start(self) -> None:
+        self.process = launch_serve(self.config, log_path=self.log_path)
+        is_ready = f"{self.admin.url}/readyz"
+        await asyncio.to_thread(self.process.wait_ready, lambda: answers(is_ready))
+
+    async def kill(self) -> None:
+        """SIGKILL."""
+        await asyncio.to_thread(self.process.kill)
+
+    async def restart(self) -> None:
+        await self.kill()
+        await self.start()
+
+    async def status(self) -> Json:
+        document: Json = (await self.admin.call("GET", "/api/v1/status")).json
+        return document
+
+    async def drained(self, seconds: float = 30) -> None:
+        """Wait until nothing is left, or all that is left waits for a parked entry."""
+        async with asyncio.timeout(seconds):
+            while not _is_over(await self.status()):  # noqa: ASYNC110 - another process's state: there is no event
+                await asyncio.sleep(0.02)
+
+    def rss_mib(self) -> float:
+        """Resident memory now."""
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+
+    async def repeat(self, path: str, **body: object) -> Json:
+        """POST as MLflow's client does: again and again, until there is an answer that is no 5xx."""
+        while True:
+            try:
+                reply = await self.call("POST", path, body)
+            except (ClientConnectionError, OSError):
+                await asyncio.sleep(0.01)  # nobody listens: it is being started again
+                continue
+            if reply.status < 500:
+                assert reply.status == 200, (path, reply.status, reply.body)
+                document: Json = reply.json if reply.body else {}
+                return document
+
+
+def _is_over(status: Json) -> bool:
+    left = remains(status)
+    return left.is_drained or left.is_stuck
+
+
+@asynccontextmanager
+async def serving(folder: Path, text: str, session: ClientSession) -> AsyncIterator[Served]:
+    """Run `serve` for a test; what is left of it ends with the test."""
+    served = Served(folder, text, session)
+    await served.start()
+    try:
+        yield served
+    finally:
+        await served.kill()
