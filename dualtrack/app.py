@@ -215,7 +215,7 @@ class App:
             name: Reader(self.backends[name], source, _HISTORY_PAGE[backend.kind])
             for name, backend in config.backends.items()
         }
-        adopter = WholeAdopter(journal, readers[source], readers, self.metrics)
+        adopter = WholeAdopter(journal, source, readers[source], readers, self.metrics)
         self.settler = Settler(journal, readers[source], source, self._clock, self.metrics)
         for name in config.secondaries:
             self._build_delivery(name, journal, adopter, readers[name])
@@ -394,7 +394,8 @@ class App:
             max_headers=limits.max_headers,
             idle_timeout=limits.idle_timeout.total_seconds(),
         )
-        runner = web.ServerRunner(server, shutdown_timeout=self._config.shutdown.grace.total_seconds())
+        grace = self._config.shutdown.grace.total_seconds()  # zero would be no bound at all to aiohttp
+        runner = web.ServerRunner(server, shutdown_timeout=max(0.001, grace))
         listen = self._config.listen
         async with _running(runner, listen.host, listen.port, "listen.port"):
             yield

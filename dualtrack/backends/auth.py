@@ -19,6 +19,9 @@ SCOPES = {
 }
 
 
+_SIGN_IN_SECONDS = 60.0  # the SDK repeats its look-ups for minutes when a host does not answer
+
+
 class SignIn(Protocol):
     async def headers(self, *, fresh: bool = False) -> Mapping[str, str]:
         """Answer the headers that sign a request; `fresh` after a 401. Raise `UnauthorizedError`."""
@@ -129,7 +132,8 @@ class Databricks:
 
     async def headers(self, *, fresh: bool = False) -> Mapping[str, str]:  # noqa: ARG002 - the library decides
         try:
-            return await asyncio.to_thread(self._ask)
+            async with asyncio.timeout(_SIGN_IN_SECONDS):
+                return await asyncio.to_thread(self._ask)
         except Exception as error:
             raise UnauthorizedError(
                 self._backend,

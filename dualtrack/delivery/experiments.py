@@ -35,7 +35,11 @@ class Experiments:
         for name in names:
             answer = await self._backend.send(experiment_by_name(name))
             if answer.status == 404 and answer.error_code in {"RESOURCE_DOES_NOT_EXIST", ""}:
-                return await self._make(reading, ref, name)
+                made, twin, _ = await self._make(reading, ref, name)
+                if "ALREADY_EXISTS" not in made.error_code:
+                    return made, twin, False
+                # another lane made one of that name in between
+                answer = await self._backend.send(experiment_by_name(name))
             if not answer.is_success:
                 return answer, None, False
             found = field(parse(answer.body), "experiment")

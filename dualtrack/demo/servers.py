@@ -7,6 +7,7 @@ Launching and waiting are two steps, so that several slow starts can run side by
 import contextlib
 import importlib.util
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -23,6 +24,7 @@ from dualtrack.errors import StartError
 
 POLL_SECONDS = 0.05
 TAIL_LINES = 20
+PORTS = range(20_000, 32_000)  # below what Linux, macOS and Windows take for outgoing connections
 # A server of ours is light and quiet: no telemetry, no job runner (mlflow.environment_variables).
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -33,11 +35,16 @@ QUIET = {
 
 
 def free_port() -> int:
-    """Ask the system for a loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Find a loopback port that nobody listens on now.
+
+    Not one that the system gives away: those it may use for an outgoing connection before our child listens on it.
+    """
+    for _ in range(100):
+        port = PORTS.start + secrets.randbelow(len(PORTS))
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise StartError(f"no free port in {PORTS.start} to {PORTS.stop}")
 
 
 def clean_environment(**extra: str) -> dict[str, str]:

@@ -18,6 +18,7 @@ from dualtrack.ports import Journal
 from dualtrack.reconcile.reader import Reader
 from dualtrack.translate.adoption import experiment_exchanges, model_exchanges, run_exchanges
 from dualtrack.translate.document import field, objects, text
+from dualtrack.translate.operations import made_by
 
 log = structlog.get_logger("dualtrack.reconcile")
 
@@ -28,10 +29,13 @@ _EXPERIMENT_OF = {
 
 
 class WholeAdopter:
-    """The Adopter port. Two callers who need the same entity share one adoption."""
+    """The Adopter port; `source` is the primary's name. Two callers who need the same entity share one adoption."""
 
-    def __init__(self, journal: Journal, primary: Reader, secondaries: dict[str, Reader], metrics: Metrics) -> None:
+    def __init__(
+        self, journal: Journal, source: str, primary: Reader, secondaries: dict[str, Reader], metrics: Metrics
+    ) -> None:
         self._journal = journal
+        self._source = source
         self._primary = primary
         self._secondaries = secondaries
         self._metrics = metrics
@@ -64,6 +68,8 @@ class WholeAdopter:
                 await self._journal.learn([mirror])
                 return True
         exchanges = await self._tell(ref, found)
+        if (made := made_by(exchanges[0], self._source)) is not None:
+            await self._journal.learn([made])
         await self._journal.replace(backend, ref.key, upto, exchanges)
         self._metrics.adoptions.labels(backend, ref.kind).inc()
         log.info("reconcile.adopted", backend=backend, entity=ref.key, writes=len(exchanges))

@@ -11,6 +11,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
@@ -112,12 +113,15 @@ class Writer:
     def _commit(self, jobs: Sequence[Job[Any]]) -> None:
         try:
             self._transact(jobs)
-        except (sqlite3.Error, OSError, ValueError) as error:
+        except Exception as error:  # the thread's outermost edge: whoever waits is told
             if len(jobs) == 1:
                 jobs[0].error = error
                 return
             for job in jobs:
                 self._commit([job])
+            return
+        with suppress(sqlite3.Error):  # what is committed stays so, whether it could be measured or not
+            self._after_commit(self._connection)
 
     def _transact(self, jobs: Sequence[Job[Any]]) -> None:
         synced = any(job.synced for job in jobs)
@@ -134,7 +138,6 @@ class Writer:
             raise
         if synced:
             self._observe_commit(time.perf_counter() - started)
-        self._after_commit(connection)
 
     def _apply(self, jobs: Sequence[Job[Any]]) -> None:
         bulks: dict[Bulk, list[Row]] = {}
