@@ -113,7 +113,7 @@ class Writer:
     def _commit(self, jobs: Sequence[Job[Any]]) -> None:
         try:
             self._transact(jobs)
-        except Exception as error:  # the thread's outermost edge: whoever waits is told
+        except Exception as error:  # noqa: BLE001 - the thread's outermost edge: whoever waits is told
             if len(jobs) == 1:
                 jobs[0].error = error
                 return
