@@ -184,6 +184,7 @@ class Worker:
         if isinstance(step, UnreadableStep):
             parking = Parking(seq=step.entry.seq, exchange=step.entry.exchange, reason="unreadable", cause=step.cause)
             return Done(outcome="parked", parkings=(parking,))
+        is_ahead = await self._is_ahead(lane, step)  # asked first: what it is ahead of may arrive meanwhile
         try:
             match step:
                 case BatchStep():
@@ -192,7 +193,7 @@ class Worker:
                     outcome = await self._single(lane, step, attempt)
         except BackendError as error:
             return self._troubled(step, error, attempt)
-        if isinstance(outcome, Done) and outcome.parkings and await self._is_ahead(lane, step):
+        if isinstance(outcome, Done) and outcome.parkings and is_ahead:
             # refused perhaps because the experiment is deleted there, and its restore is on its way
             return Later(wait=_PLACE_SECONDS, reason="waits for its experiment", is_backend=False)
         return outcome

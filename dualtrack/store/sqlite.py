@@ -6,8 +6,6 @@ memory: the database file is locked by this process, so they end with it, which 
 """
 
 import asyncio
-import contextlib
-import fcntl
 import itertools
 import os
 import sqlite3
@@ -15,7 +13,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,26 +20,29 @@ from dualtrack.core.entry import Entry, OpenEntry
 from dualtrack.core.exchange import Exchange
 from dualtrack.core.ids import BackendId, ClientId, EntityKind, Ref, Twin, parse_key
 from dualtrack.errors import JournalError, JournalFullError, RegistryEntryError, StartError
-from dualtrack.ports import Backlog, Lane, Loss, Parked, Parking, Progress, Settlement, Usage
+from dualtrack.ports import Backlog, Lane, Loss, Parked, Progress, Settlement, Usage
+from dualtrack.store.opening import acquire, connect, migrate
 from dualtrack.store.record import DamagedRecordError, seal, unseal
-from dualtrack.store.writer import Row, Writer
+from dualtrack.store.steps import (
+    SQL,
+    delete_entries,
+    finish,
+    insert_open,
+    parked_of,
+    parked_row,
+    reserve,
+    save_twins,
+    settle_rows,
+    twin_of,
+)
+from dualtrack.store.writer import Writer
 
 T = TypeVar("T")
 
 _BLOCK = 1 << 20  # numbers reserved at once: one synced write per million writes
-_CHUNK = 500  # rows per statement: SQLite allows 32,766 variables, at most five of ours a row
 _READ_AHEAD_ROWS = 4000
 _FULL_SECONDS = 1.0  # after a full disk was met, until it is tried again
 _RESERVE = 0.95  # opens stop at this share of the bound, so that what is open can still settle
-
-
-def _queries() -> dict[str, str]:
-    text = resources.files("dualtrack.store").joinpath("queries.sql").read_text()
-    named = (part.partition("\n") for part in text.split("-- name: ")[1:])
-    return {name.strip(): statement.strip() for name, _, statement in named}
-
-
-SQL = _queries()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class SqliteJournal:
         self._reserved = self._given
         self._measure(connection)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="dualtrack-journal-reads")
-        self._read_connection = _connect(path, readonly=True)
+        self._read_connection = connect(path, readonly=True)
         self._writer = Writer(connection, observe_commit, self._measure)
 
     # --- the hot path -------------------------------------------------------------------------------------------
@@ -105,7 +105,7 @@ class SqliteJournal:
         record = seal(exchange)
         self._used_bytes += len(record)  # until it is measured: a burst between two measurements keeps to the bound
         row = (entry_id, self._now(), record)
-        await self._committed(self._writer.add(_insert_open, row, synced=False))
+        await self._committed(self._writer.add(insert_open, row, synced=False))
         return entry_id
 
     async def settle(self, settlement: Settlement) -> None:
@@ -113,7 +113,7 @@ class SqliteJournal:
         now = self._now()
         if settlement.exchange is None and not settlement.twins:
             row = (settlement.entry_id, settlement.key, seq, now, self._secondaries, now + self._linger)
-            await self._committed(self._writer.add(_settle, row, synced=True))
+            await self._committed(self._writer.add(settle_rows, row, synced=True))
         else:
             await self._guard(self._writer.run(self._settle_whole(settlement, seq, now), synced=True))
         for backend in self._secondaries:
@@ -126,14 +126,14 @@ class SqliteJournal:
             if settlement.exchange is not None:
                 record = seal(settlement.exchange)
                 connection.execute(SQL["settle_record"], (record, settlement.entry_id))
-            _save_twins(connection, settlement.twins)
+            save_twins(connection, settlement.twins)
             # a create is what others wait for: it does not linger
-            _settle(connection, [(settlement.entry_id, settlement.key, seq, now, self._secondaries, now)])
+            settle_rows(connection, [(settlement.entry_id, settlement.key, seq, now, self._secondaries, now)])
 
         return step
 
     def refuse(self, entry_id: int) -> None:
-        self._writer.add_unawaited(_delete_entries, (entry_id,))
+        self._writer.add_unawaited(delete_entries, (entry_id,))
 
     def doubt(self, entry_id: int, key: str | None) -> OpenEntry:
         entry = OpenEntry(entry_id=entry_id, seq=self._number(), key=key)
@@ -163,7 +163,7 @@ class SqliteJournal:
         self._given = next(self._sequence)
         if self._given + _BLOCK // 2 > self._reserved:
             self._reserved = self._given + _BLOCK
-            self._writer.add_unawaited(_reserve, (self._reserved,))
+            self._writer.add_unawaited(reserve, (self._reserved,))
         return self._given
 
     # --- recovery -----------------------------------------------------------------------------------------------
@@ -191,7 +191,7 @@ class SqliteJournal:
 
         def step(connection: sqlite3.Connection) -> None:
             connection.execute(SQL["insert_quarantine"], (backend, key, entry_id, record, why, now))
-            _delete_entries(connection, [(entry_id,)])
+            delete_entries(connection, [(entry_id,)])
 
         await self._guard(self._writer.run(step, synced=False))
 
@@ -254,7 +254,7 @@ class SqliteJournal:
         def step(connection: sqlite3.Connection) -> None:
             row = (lane.backend, lane.key, seq, record, why, now)
             connection.execute(SQL["insert_quarantine"], row)
-            _finish(connection, lane.backend, lane.key, (seq,))
+            finish(connection, lane.backend, lane.key, (seq,))
             connection.execute(SQL["add_loss"], (lane.backend, lane.key, "damaged_record", why, now))
 
         await self._guard(self._writer.run(step, synced=False))
@@ -271,12 +271,12 @@ class SqliteJournal:
 
         def step(connection: sqlite3.Connection) -> int:
             backend, key = progress.backend, progress.key
-            _save_twins(connection, progress.twins)
+            save_twins(connection, progress.twins)
             for parking in progress.parkings:
-                connection.execute(SQL["insert_parked"], _parked_row(backend, key, parking, now))
+                connection.execute(SQL["insert_parked"], parked_row(backend, key, parking, now))
             for loss in progress.losses:
                 connection.execute(SQL["add_loss"], (backend, key, loss.reason, loss.detail[:500], now))
-            finished = _finish(connection, backend, key, progress.done)
+            finished = finish(connection, backend, key, progress.done)
             self._move_lane(connection, progress)
             if progress.twins or finished:
                 connection.execute(SQL["wake_waiting"], (now, backend, key))
@@ -329,7 +329,7 @@ class SqliteJournal:
 
         def step(connection: sqlite3.Connection) -> int:
             old = connection.execute(SQL["lane_entries"], (backend, key, upto)).fetchall()
-            _finish(connection, backend, key, tuple(seq for seq, _ in old))
+            finish(connection, backend, key, tuple(seq for seq, _ in old))
             # any number up to `upto` is free in this lane now; negative ones are as good as others
             first = upto - len(exchanges) + 1
             for offset, (entry_id, exchange) in enumerate(zip(numbers, exchanges, strict=True)):
@@ -384,7 +384,7 @@ class SqliteJournal:
 
         def step(connection: sqlite3.Connection) -> None:
             now = self._now()
-            _save_twins(connection, learned)
+            save_twins(connection, learned)
             for twin in learned:
                 connection.execute(SQL["wake_waiting"], (now, twin.backend, twin.ref.key))
 
@@ -400,11 +400,11 @@ class SqliteJournal:
     async def find(self, some_id: str) -> list[Twin]:
         twins: list[Twin] = []
         for kind, client_id in await self._select("find_entities", (some_id,)):
-            twins += [_twin(row) for row in await self._select("entity_twins", (kind, client_id))]
+            twins += [twin_of(row) for row in await self._select("entity_twins", (kind, client_id))]
         return twins
 
     async def export_ids(self, after: tuple[str, str], limit: int) -> list[Twin]:
-        return [_twin(row) for row in await self._select("export_ids", (*after, limit))]
+        return [twin_of(row) for row in await self._select("export_ids", (*after, limit))]
 
     # --- what people ask ----------------------------------------------------------------------------------------
 
@@ -442,7 +442,7 @@ class SqliteJournal:
         )
 
     async def parked(self, parked_id: int | None = None, limit: int = 100) -> list[Parked]:
-        return [_parked(row) for row in await self._select("parked", (parked_id, limit))]
+        return [parked_of(row) for row in await self._select("parked", (parked_id, limit))]
 
     async def retry_parked(self, parked_id: int, now: float) -> bool:
         number = self._number()
@@ -485,9 +485,9 @@ class SqliteJournal:
             if holds and not connection.execute(SQL["held_by"], (backend, key)).fetchone():
                 ref = parse_key(key)
                 nobody = Twin(ref=ref, backend=backend, backend_id=BackendId(""))
-                _save_twins(connection, (nobody,))
+                save_twins(connection, (nobody,))
                 queued = connection.execute(SQL["lane_entries"], (backend, key, 1 << 62)).fetchall()
-                dropped = _finish(connection, backend, key, tuple(seq for seq, _ in queued))
+                dropped = finish(connection, backend, key, tuple(seq for seq, _ in queued))
                 connection.execute(SQL["delete_lane"], (backend, key))
                 connection.execute(SQL["wake_waiting"], (now, backend, key))
             return backend, dropped
@@ -566,130 +566,6 @@ class SqliteJournal:
             raise self._renamed(error) from error
 
 
-# --- steps that run in the writing thread ---------------------------------------------------------------------------
-
-
-def _chunks(rows: Sequence[T]) -> Iterable[Sequence[T]]:
-    for start in range(0, len(rows), _CHUNK):
-        yield rows[start : start + _CHUNK]
-
-
-def _insert_open(connection: sqlite3.Connection, rows: list[Row]) -> None:
-    for part in _chunks(rows):
-        values = ",".join(["(?,?,?)"] * len(part))
-        statement = f"INSERT INTO entries (id, at, record) VALUES {values}"  # noqa: S608 - placeholders only
-        connection.execute(statement, [value for row in part for value in row])
-
-
-def _settle(connection: sqlite3.Connection, rows: list[Row]) -> None:
-    for part in _chunks(rows):
-        marks = ",".join("?" * len(part))
-        statement = f"UPDATE entries SET pending = ? WHERE id IN ({marks})"  # noqa: S608 - placeholders only
-        connection.execute(statement, [len(part[0][4]), *(row[0] for row in part)])
-    deliveries = [
-        (backend, key, seq, entry_id, at) for entry_id, key, seq, at, backends, _ in rows for backend in backends
-    ]
-    for part in _chunks(deliveries):
-        values = ",".join(["(?,?,?,?,?)"] * len(part))
-        statement = f"INSERT INTO deliveries (backend, key, seq, entry_id, settled_at) VALUES {values}"  # noqa: S608
-        connection.execute(statement, [value for row in part for value in row])
-    lanes = {(backend, row[1]): (row[5], row[3]) for row in reversed(rows) for backend in row[4]}
-    for keys in _chunks(list(lanes)):
-        values = ",".join(["(?,?,?,?)"] * len(keys))
-        statement = f"INSERT INTO lanes (backend, key, next_at, oldest_at) VALUES {values} ON CONFLICT DO NOTHING"  # noqa: S608
-        connection.execute(statement, [value for name in keys for value in (*name, *lanes[name])])
-
-
-def _delete_entries(connection: sqlite3.Connection, rows: list[Row]) -> None:
-    for part in _chunks(rows):
-        marks = ",".join("?" * len(part))
-        connection.execute(f"DELETE FROM entries WHERE id IN ({marks})", [row[0] for row in part])  # noqa: S608
-
-
-def _reserve(connection: sqlite3.Connection, rows: list[Row]) -> None:
-    connection.execute(SQL["set_counter"], (max(row[0] for row in rows),))
-
-
-def _finish(connection: sqlite3.Connection, backend: str, key: str, seqs: Sequence[int]) -> int:
-    """Take deliveries out of a lane; entries that no other secondary needs go with them."""
-    finished = 0
-    for part in _chunks(seqs):
-        marks = ",".join("?" * len(part))
-        where = f"FROM deliveries WHERE backend = ? AND key = ? AND seq IN ({marks})"
-        rows = connection.execute(f"SELECT entry_id {where}", (backend, key, *part)).fetchall()
-        ids = [row[0] for row in rows]
-        connection.execute(f"DELETE {where}", (backend, key, *part))
-        these = ",".join("?" * len(ids))
-        connection.execute(f"UPDATE entries SET pending = pending - 1 WHERE id IN ({these})", ids)  # noqa: S608
-        connection.execute(f"DELETE FROM entries WHERE id IN ({these}) AND pending <= 0", ids)  # noqa: S608
-        finished += len(ids)
-    return finished
-
-
-def _save_twins(connection: sqlite3.Connection, twins: Iterable[Twin]) -> None:
-    for twin in twins:
-        row = (twin.ref.kind, twin.ref.client_id, twin.backend, twin.backend_id, twin.name, twin.root)
-        connection.execute(SQL["upsert_twin"], row)
-
-
-def _parked_row(backend: str, key: str, parking: Parking, now: float) -> Row:
-    record, operation = seal(parking.exchange), parking.exchange.operation
-    return (
-        backend,
-        key,
-        parking.seq,
-        record,
-        operation,
-        parking.reason,
-        parking.cause,
-        int(parking.holds),
-        now,
-    )
-
-
-def _twin(row: Row) -> Twin:
-    kind, client_id, backend, backend_id, name, root = row
-    ref = Ref(EntityKind(kind), ClientId(client_id))
-    return Twin(ref=ref, backend=backend, backend_id=BackendId(backend_id), name=name, root=root)
-
-
-def _parked(row: Row) -> Parked:
-    parked_id, backend, key, operation, reason, cause, at, holds, record = row
-    step = f"mend the cause on {backend}, then `dualtrack parked retry {parked_id}`"
-    if holds:
-        step += f"; everything of {key} waits for it"
-    try:
-        exchange: Exchange | None = unseal(record)
-    except DamagedRecordError:
-        exchange = None
-    return Parked(
-        parked_id=parked_id,
-        backend=backend,
-        key=key,
-        operation=operation,
-        reason=reason,
-        cause=cause,
-        parked_at=at,
-        holds=bool(holds),
-        next_step=step,
-        exchange=exchange,
-    )
-
-
-# --- opening --------------------------------------------------------------------------------------------------------
-
-
-def _connect(path: Path, *, readonly: bool = False) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA busy_timeout=5000")
-    connection.execute("PRAGMA wal_autocheckpoint=4000")
-    connection.execute("PRAGMA cache_size=-4096")
-    if readonly:
-        connection.execute("PRAGMA query_only=ON")
-    return connection
-
-
 def open_journal(
     path: Path,
     *,
@@ -701,12 +577,12 @@ def open_journal(
     observe_commit: Callable[[float], None] = lambda _: None,
 ) -> SqliteJournal:
     """Open or make the journal at `path`; raise `StartError` with the next step when that cannot be."""
-    lock = _acquire(path)
+    lock = acquire(path)
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         os.close(descriptor)
-        connection = _connect(path)
-        _migrate(connection, path)
+        connection = connect(path)
+        migrate(connection, path)
     except (sqlite3.Error, OSError) as error:
         os.close(lock)
         raise StartError(
@@ -727,42 +603,3 @@ def open_journal(
         is_registry=is_registry,
         observe_commit=observe_commit,
     )
-
-
-def _acquire(path: Path) -> int:
-    lock_path = path.with_name(path.name + ".lock")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = os.open(lock_path, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise StartError(
-            f"store.url: cannot write in {path.parent}: {error.strerror}. Make the folder writable for this user,"
-            " or point store.url somewhere else"
-        ) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        holder = os.read(lock, 32).decode(errors="replace").strip()
-        os.close(lock)
-        raise StartError(
-            f"store.url: the journal {path} is in use by process {holder or 'unknown'}. Stop that dualtrack, or"
-            " give this one a store.url of its own"
-        ) from error
-    os.ftruncate(lock, 0)
-    with contextlib.suppress(OSError):  # a courtesy to whoever comes second; a full disk is met where it matters
-        os.pwrite(lock, str(os.getpid()).encode(), 0)
-    return lock
-
-
-def _migrate(connection: sqlite3.Connection, path: Path) -> None:
-    """Bring the schema to the newest version, one numbered file after the other, each in its own transaction."""
-    folder = resources.files("dualtrack.store").joinpath("schema", "sqlite")
-    scripts = sorted((item for item in folder.iterdir() if item.name.endswith(".sql")), key=lambda item: item.name)
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version > len(scripts):
-        raise StartError(
-            f"store.url: the journal {path} has schema {version}, newer than this dualtrack knows ({len(scripts)})."
-            " Upgrade dualtrack, or use another store.url"
-        )
-    for number, script in enumerate(scripts[version:], start=version + 1):
-        connection.executescript(f"BEGIN IMMEDIATE;\n{script.read_text()}\nPRAGMA user_version={number};\nCOMMIT;")

@@ -74,7 +74,7 @@ def test_the_secondary_refuses_the_token_from_the_start(
 ) -> None:
     """Nothing is parked for a wrong token: it is shown, and once it is right everything is delivered."""
     secret = tmp_path / "token"
-    secret.write_text("not the one")
+    secret.write_text("not-the-one")
     secondary_facade.start()
     by_file = {"secondary": {"auth": {"type": "token", "token_file": str(secret)}}}
     with Dualtrack(tmp_path, mlflow_primary.url, secondary_facade.url, backends=by_file) as proxy:
