@@ -55,16 +55,18 @@ class Loops:
     async def finish(self) -> None:
         """Stop claiming, give attempts their deadline, then end everything."""
         stopping = [(task, stop, deadline) for task, stop, deadline in self._tasks if stop is not None]
-        for _, dispatcher, _ in stopping:
-            if dispatcher is not None:
-                dispatcher.stop()
-        for task, dispatcher, deadline in stopping:
-            _, late = await asyncio.wait([task], timeout=deadline)
-            if late and dispatcher is not None:
-                await dispatcher.abandon()
+        for _, loop, _ in stopping:
+            loop.stop()
+        await asyncio.gather(*(_end(task, loop, deadline) for task, loop, deadline in stopping))
         for task, _, _ in self._tasks:
             task.cancel()
         await asyncio.gather(*(task for task, _, _ in self._tasks), return_exceptions=True)
+
+
+async def _end(task: asyncio.Task[None], loop: Stoppable, deadline: float) -> None:
+    _, late = await asyncio.wait([task], timeout=deadline)
+    if late:
+        await loop.abandon()
 
 
 @asynccontextmanager

@@ -314,6 +314,10 @@ class Looker(Protocol):
 class Adopter(Protocol):
     """Brings an entity that a secondary lacks over whole, as journal entries."""
 
-    async def adopt(self, ref: Ref, backend: str) -> bool:
-        """Queue all that the primary holds of `ref`; False when the primary does not know it either."""
+    async def adopt(self, ref: Ref, backend: str, *, is_own: bool = False) -> bool:
+        """Queue all that the primary holds of `ref`; False when the primary does not know it either.
+
+        `is_own` says that the caller has claimed the lane of `ref` itself; otherwise a lane that holds anything is
+        taken to be on its way.
+        """
         ...

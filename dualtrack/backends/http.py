@@ -77,7 +77,7 @@ class HttpBackend:
         )
         self.is_up: bool | None = None
         # nearly all writes go to a handful of targets; building a URL is a tenth of the cost of a call
-        self._url = lru_cache(maxsize=256)(lambda target: URL(base_url + target, encoded=True))
+        self._url = lru_cache(maxsize=256)(lambda target: _url_of(base_url, target))
 
     @asynccontextmanager
     async def stream(
@@ -205,6 +205,14 @@ class HttpBackend:
         await self._sign_in.close()
 
 
+def _url_of(base_url: str, target: str) -> URL:
+    """Join base and target; never to another host than the base's, because the request is signed for that one."""
+    url = URL(base_url + target, encoded=True)
+    if not target.startswith("/") or url.origin() != URL(base_url).origin():
+        raise ValueError(f"{target!r} is no path on {base_url}")
+    return url
+
+
 def _is_broken(error: BaseException) -> bool:
     """A connection that broke before the whole answer came; not one that could not be made, and no silence."""
     cause = error.__cause__
@@ -216,7 +224,7 @@ def parse_retry_after(value: str) -> float | None:
     """Read seconds or an HTTP date; None for anything else."""
     if not value:
         return None
-    if value.strip().isdigit():
+    if value.strip().isascii() and value.strip().isdigit():
         return float(value)
     try:
         at = parsedate_to_datetime(value)

@@ -65,6 +65,7 @@ class _Connection(asyncio.Protocol):
     def ask(self, request: bytes, body: bytes, *, is_head: bool = False) -> "asyncio.Future[WireAnswer]":
         assert self._transport is not None
         self._is_head = is_head
+        self._forget_answer()
         self._answered = asyncio.get_running_loop().create_future()
         self.heard_at = time.monotonic()
         self._transport.write(request + body if len(body) < 65536 else request)
@@ -111,6 +112,11 @@ class _Connection(asyncio.Protocol):
     # --- httptools ----------------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
+        if self._answered is None:
+            self.close()  # an answer that nobody asked for, right behind another one
+        self._forget_answer()
+
+    def _forget_answer(self) -> None:
         self._reason, self._headers, self._chunks, self._size = b"", [], [], 0
         self._head_is_complete = False
 

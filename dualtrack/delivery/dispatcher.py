@@ -6,6 +6,7 @@ holds back itself alone.
 """
 
 import asyncio
+import math
 
 import structlog
 
@@ -75,20 +76,23 @@ class Dispatcher:
         async with asyncio.TaskGroup() as group:
             while not self._is_stopping:
                 self._wake.clear()
-                started = await self._start_some(group, worker)
-                if not started:
-                    await self._rest()
+                try:
+                    if not await self._start_some(group, worker):
+                        await self._rest()
+                except JournalError as error:
+                    log.error("delivery.journal", backend=self.backend, error=str(error))
+                    await self._clock.wait(1.0)
 
     async def _start_some(self, group: asyncio.TaskGroup, worker: Worker) -> bool:
         now = self._clock.now()
-        before = self._breaker
-        after, room = breakers.slots(before, self._workers - len(self._busy), now)
+        _, room = breakers.slots(self._breaker, self._workers - len(self._busy), now)
         if room == 0:
             return False
         lanes = await self._queue.claim(self.backend, room, now)
         if not lanes:
             return False
-        self._move(after)
+        # not the breaker from before the wait: something may have moved it meanwhile
+        self._move(breakers.slots(self._breaker, len(lanes), now)[0])
         for lane in lanes:
             task = group.create_task(self._turn(worker, lane), name=f"deliver {self.backend} {lane.key}")
             self._busy.add(task)
@@ -130,6 +134,7 @@ class Dispatcher:
     async def _rest(self) -> None:
         """Wait for a call, for the next due lane, or for the breaker's pause to end."""
         now = self._clock.now()
+        self._rests_until = math.inf  # from before the look, so that no call is lost between look and rest
         due = await self._queue.next_due(self.backend)
         if self._workers <= len(self._busy):
             due = None
@@ -138,7 +143,7 @@ class Dispatcher:
         elif due is not None and self._breaker.position is Position.HALF_OPEN and self._breaker.probing:
             due = None
         wait = _IDLE_SECONDS if due is None else min(_IDLE_SECONDS, max(0.005, due - now))
-        self._rests_until = now + wait
+        self._rests_until = min(self._rests_until, now + wait)
         try:
             async with asyncio.timeout(wait):
                 await self._wake.wait()

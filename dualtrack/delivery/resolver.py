@@ -60,7 +60,7 @@ class Resolver:
             # a reference into its own lane is not waited for: what is ahead in the lane is delivered already
             if ref.key != key and await self._queue.is_pending(self._backend, ref.key):
                 return Awaited(ref=ref)
-            if await self._adopter.adopt(ref, self._backend):
+            if await self._adopter.adopt(ref, self._backend, is_own=ref.key == key):
                 return Awaited(ref=ref)
             absent.append(ref)
         return Known(twins=twins, absent=tuple(absent))

@@ -31,7 +31,7 @@ from dualtrack.delivery.experiments import Experiments
 from dualtrack.delivery.outcome import Done, Later, Outcome, Rewritten, WaitFor
 from dualtrack.delivery.plan import BatchStep, SingleStep, Step, UnreadableStep, plan
 from dualtrack.delivery.resolver import Awaited, Discarded, Known, Resolver
-from dualtrack.errors import BackendError, UnauthorizedError, UnreachableError
+from dualtrack.errors import BackendError, RejectedError, UnauthorizedError, UnreachableError
 from dualtrack.metrics import Metrics
 from dualtrack.ports import Backend, Clock, Lane, Looker, Loss, Parking, Progress, Queue
 from dualtrack.translate.document import field, parse, text, write
@@ -184,18 +184,20 @@ class Worker:
         if isinstance(step, UnreadableStep):
             parking = Parking(seq=step.entry.seq, exchange=step.entry.exchange, reason="unreadable", cause=step.cause)
             return Done(outcome="parked", parkings=(parking,))
-        is_ahead = await self._is_ahead(lane, step)  # asked first: what it is ahead of may arrive meanwhile
         try:
             match step:
                 case BatchStep():
                     outcome = await self._batch(lane, step, attempt)
                 case SingleStep():
                     outcome = await self._single(lane, step, attempt)
+        except RejectedError as error:
+            outcome = self._park(step, str(error))
         except BackendError as error:
             return self._troubled(step, error, attempt)
-        if isinstance(outcome, Done) and outcome.parkings and is_ahead:
-            # refused perhaps because the experiment is deleted there, and its restore is on its way
-            return Later(wait=_PLACE_SECONDS, reason="waits for its experiment", is_backend=False)
+        if isinstance(outcome, Done) and outcome.parkings and attempt == 1:
+            # perhaps only something in another lane was not there yet: what is refused is refused twice
+            wait = wait_before(attempt, self._policy.retry, self._clock.chance())
+            return Later(wait=wait, reason=outcome.parkings[0].cause, is_backend=False)
         return outcome
 
     def _troubled(self, step: BatchStep | SingleStep, error: BackendError, attempt: int) -> Outcome:
@@ -242,10 +244,9 @@ class Worker:
                 loss = Loss(reason="discarded", detail=f"{ref.key} is not mirrored")
                 return Done(outcome="skipped", losses=(loss,))
             case Known(absent=absent):
-                hard = {reference.ref for reference in wanted if not reference.soft}
-                missing = next((ref for ref in absent if ref in hard), None)
-                if missing is not None:
-                    return self._park(step, f"{missing.key} exists neither here nor on the primary")
+                subject = step.run if isinstance(step, BatchStep) else step.reading.subject
+                if subject in absent:
+                    return self._park(step, f"{subject.key} exists neither here nor on the primary")
                 return resolution
 
     def _absences(self, known: Known) -> tuple[Loss, ...]:

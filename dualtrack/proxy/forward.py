@@ -144,6 +144,17 @@ async def pass_on(
         return await _answer(request, reply, label)
 
 
+class ClientGoneError(Exception):
+    """The client hung up: nobody's fault, and not the backend's."""
+
+
+async def _write(response: web.StreamResponse, chunk: bytes) -> None:
+    try:
+        await response.write(chunk)
+    except OSError as error:
+        raise ClientGoneError(str(error)) from error
+
+
 async def _answer(request: web.BaseRequest, reply: Reply, label: str) -> web.StreamResponse:
     headers = response_headers(reply.headers, label)
     length = reply.header("Content-Length")
@@ -151,12 +162,12 @@ async def _answer(request: web.BaseRequest, reply: Reply, label: str) -> web.Str
         body = b"".join([chunk async for chunk in reply.body])
         return web.Response(status=reply.status, reason=reply.reason, headers=headers, body=body)
     response = web.StreamResponse(status=reply.status, reason=reply.reason, headers=headers)
-    await response.prepare(request)
-    if request.method == "HEAD":
-        return response
     try:
+        await response.prepare(request)
+        if request.method == "HEAD":
+            return response
         async for chunk in reply.body:
-            await response.write(chunk)
+            await _write(response, chunk)
     except UnreachableError:
         # the head is out: a cut connection is the only way left to say that this is not all
         if request.transport is not None:

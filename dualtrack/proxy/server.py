@@ -25,7 +25,7 @@ from dualtrack.errors import BackendError, JournalError, JournalFullError, Unaut
 from dualtrack.metrics import Metrics
 from dualtrack.ports import Clock, Intake, Settlement, Upstream
 from dualtrack.proxy.errors import Refusal, unavailable
-from dualtrack.proxy.forward import pass_on, read_body, request_headers, response_headers
+from dualtrack.proxy.forward import ClientGoneError, pass_on, read_body, request_headers, response_headers
 from dualtrack.proxy.guard import Guard
 from dualtrack.proxy.registry import RegistryRelay
 from dualtrack.translate.document import MalformedError
@@ -124,8 +124,7 @@ class Proxy:
         match = classify(request.method, path)
         operation = match.route.operation if match else "unknown"
         try:
-            if not path.isascii() or not query.isascii():
-                raise Refusal(400, "MALFORMED_REQUEST", "paths and queries are ASCII; percent-encode the rest")
+            _check_target(request.method, request.raw_path)
             objection = self._guard.objection(request.method, request.headers)
             if objection is not None:
                 raise Refusal(*objection)
@@ -137,6 +136,8 @@ class Proxy:
             response = unavailable(f"the write could not be kept: {error}", retry_after=30).response()
         except BackendError as error:
             response = self._unreachable(error, operation).response()
+        except ClientGoneError:
+            response = web.Response(status=499)  # never sent; counted
         except Exception:  # the outermost edge of a request: whatever nobody foresaw is still an MLflow error
             log.exception("proxy.unforeseen", operation=operation)
             message = "dualtrack failed in a way that nobody foresaw; its log has the traceback"
@@ -343,6 +344,15 @@ class Proxy:
         for backend in mirroring.secondaries:
             self._metrics.losses.labels(backend, "journal_full").inc()
         return response
+
+
+def _check_target(method: str, target: str) -> None:
+    """Let through only what means the same to us and to a backend: an absolute path, in ASCII, without a fragment."""
+    if method in {"CONNECT", "TRACE"}:
+        raise Refusal(405, "ENDPOINT_NOT_FOUND", f"{method} is not served here")
+    if not target.startswith("/") or "#" in target or not target.isascii():
+        message = "a request target is a path that starts with a slash; percent-encode what is not plain ASCII, and #"
+        raise Refusal(400, "MALFORMED_REQUEST", message)
 
 
 def api_path(path: str) -> str:

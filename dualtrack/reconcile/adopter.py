@@ -8,11 +8,13 @@ replaced; later ones follow. A point that is written while the read goes on may 
 """
 
 import asyncio
+from weakref import WeakValueDictionary
 
 import structlog
 
 from dualtrack.core.exchange import Document, Exchange
 from dualtrack.core.ids import ClientId, EntityKind, Ref
+from dualtrack.errors import RejectedError
 from dualtrack.metrics import Metrics
 from dualtrack.ports import Journal
 from dualtrack.reconcile.reader import Reader
@@ -39,30 +41,31 @@ class WholeAdopter:
         self._primary = primary
         self._secondaries = secondaries
         self._metrics = metrics
-        self._busy: dict[tuple[Ref, str], asyncio.Lock] = {}
+        # a lock lives as long as somebody holds or awaits it
+        self._busy: WeakValueDictionary[tuple[Ref, str], asyncio.Lock] = WeakValueDictionary()
 
-    async def adopt(self, ref: Ref, backend: str) -> bool:
+    async def adopt(self, ref: Ref, backend: str, *, is_own: bool = False) -> bool:
         lock = self._busy.setdefault((ref, backend), asyncio.Lock())
-        try:
-            async with lock:
-                return await self._adopt(ref, backend)
-        finally:
-            if not lock.locked():
-                self._busy.pop((ref, backend), None)
+        async with lock:
+            if await self._journal.twin(ref, backend) is not None:
+                return True
+            if not is_own and await self._journal.is_pending(backend, ref.key):
+                return True  # somebody else was faster
+            return await self._adopt(ref, backend)
 
     async def _adopt(self, ref: Ref, backend: str) -> bool:
-        if await self._journal.twin(ref, backend) is not None:
-            return True
         upto = self._journal.last_seq()
-        found = await self._primary.get(ref.kind, ref.client_id)
+        try:
+            found = await self._primary.get(ref.kind, ref.client_id)
+        except RejectedError:
+            found = None  # what the primary does not take for an id names nothing
         if found is None:
             return False
         if ref.kind is not EntityKind.EXPERIMENT:
             experiment = Ref(EntityKind.EXPERIMENT, ClientId(text(field(found, *_EXPERIMENT_OF[ref.kind]))))
             place = await self._journal.twin(experiment, backend)
             if place is None:
-                if not await self._journal.is_pending(backend, experiment.key):
-                    await self.adopt(experiment, backend)
+                await self.adopt(experiment, backend)
             elif (mirror := await self._secondaries[backend].find_mirror(ref, place.backend_id)) is not None:
                 self._metrics.dedupe_hits.labels(backend, ref.kind).inc()
                 await self._journal.learn([mirror])

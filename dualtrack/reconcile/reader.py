@@ -7,7 +7,7 @@ from dualtrack.core.ids import EntityKind, Ref, Twin
 from dualtrack.core.verdict import describe
 from dualtrack.errors import RejectedError, UnreachableError
 from dualtrack.ports import Backend
-from dualtrack.translate.document import objects, parse, text
+from dualtrack.translate.document import MalformedError, objects, parse, text
 from dualtrack.translate.mlflow import found_by_mark, get_call, history_page, search_by_mark
 from dualtrack.translate.operations import learn
 
@@ -23,8 +23,8 @@ class Reader:
     async def ask(self, call: Call) -> Answer | None:
         """Read; None when it is not there. Raise `RejectedError` for a no, `UnreachableError` for trouble."""
         answer = await self._backend.send(call)
-        if answer.status == 404:
-            return None
+        if answer.status == 404 and answer.error_code:
+            return None  # without a code it is no MLflow that says so
         if answer.status in {400, 405, 409, 422, 501}:
             raise RejectedError(self._backend.name, call.operation, describe(answer))
         if not answer.is_success:
@@ -32,8 +32,15 @@ class Reader:
         return answer
 
     async def get(self, kind: EntityKind, backend_id: str) -> Document | None:
-        answer = await self.ask(get_call(kind, backend_id))
-        return parse(answer.body) if answer is not None else None
+        call = get_call(kind, backend_id)
+        answer = await self.ask(call)
+        return self._parsed(call, answer) if answer is not None else None
+
+    def _parsed(self, call: Call, answer: Answer) -> Document:
+        try:
+            return parse(answer.body)
+        except MalformedError as error:
+            raise UnreachableError(self._backend.name, call.operation, f"an unreadable answer: {error}") from error
 
     async def histories(self, run_id: str, keys: Sequence[str]) -> dict[str, list[Document]]:
         return {key: [point async for page in self.history(run_id, key) for point in page] for key in keys}
@@ -42,8 +49,9 @@ class Reader:
         """Page through one metric of one run."""
         token = ""
         while True:
-            answer = await self.ask(history_page(run_id, key, token, self._page))
-            page = parse(answer.body) if answer is not None else {}
+            call = history_page(run_id, key, token, self._page)
+            answer = await self.ask(call)
+            page = self._parsed(call, answer) if answer is not None else {}
             yield objects(page.get("metrics"))
             token = text(page.get("next_page_token"))
             if not token:
@@ -57,6 +65,8 @@ class Reader:
 
     async def find_mirror(self, ref: Ref, experiment_id: str) -> Twin | None:
         """Find the run or model that carries the mark of `ref`, in an experiment of this backend."""
-        answer = await self.ask(search_by_mark(ref, experiment_id))
-        found = found_by_mark(ref.kind, parse(answer.body), ref, self._source) if answer is not None else []
+        call = search_by_mark(ref, experiment_id)
+        answer = await self.ask(call)
+        listed = self._parsed(call, answer) if answer is not None else {}
+        found = found_by_mark(ref.kind, listed, ref, self._source)
         return learn(ref.kind, ref, self._backend.name, found[0]) if found else None

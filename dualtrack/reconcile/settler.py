@@ -67,7 +67,7 @@ class Settler:
             entry = await self._doubts.get()
             try:
                 accepted = await self._settle(entry)
-            except (BackendError, JournalError) as error:
+            except (BackendError, JournalError, MalformedError) as error:
                 self._doubts.put_nowait(entry)
                 failures += 1
                 wait = wait_before(failures, _POLICY, self._clock.chance())

@@ -4,7 +4,7 @@
 INSERT INTO quarantine (backend, key, seq, record, why, at) VALUES (?, ?, ?, ?, ?, ?)
 
 -- name: counter
-SELECT value FROM counters WHERE name = 'sequence'
+SELECT max(coalesce((SELECT value FROM counters WHERE name = 'sequence'), 0), coalesce((SELECT max(id) FROM entries), 0))
 
 -- name: set_counter
 INSERT INTO counters (name, value) VALUES ('sequence', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value
@@ -33,7 +33,13 @@ SELECT d.seq, d.settled_at, d.attempted, e.record
 SELECT 1 FROM lanes WHERE backend = ? AND key = ?
 
 -- name: has_older
-SELECT 1 FROM lanes WHERE backend = ? AND key <> ? AND held = 0 AND oldest_at < ? AND key GLOB ? LIMIT 1
+-- a lane that is held, or waits for a held one, is for a person: nothing waits for it
+WITH RECURSIVE stuck (key) AS (
+    SELECT key FROM lanes WHERE backend = ?1 AND held = 1
+     UNION SELECT l.key FROM stuck JOIN lanes AS l ON l.backend = ?1 AND l.waiting_for = stuck.key
+)
+SELECT 1 FROM lanes WHERE backend = ?1 AND key <> ?2 AND oldest_at < ?3 AND key GLOB ?4
+   AND key NOT IN (SELECT key FROM stuck) LIMIT 1
 
 -- name: mark_attempted
 UPDATE deliveries SET attempted = 1 WHERE backend = ? AND key = ? AND seq = ?
@@ -121,7 +127,7 @@ INSERT INTO entries (id, at, record, pending) VALUES (?, ?, ?, ?)
 INSERT INTO deliveries (backend, key, seq, entry_id, settled_at) VALUES (?, ?, ?, ?, ?)
 
 -- name: lane_entries
-SELECT seq, entry_id FROM deliveries WHERE backend = ? AND key = ? AND seq <= ?
+SELECT seq, entry_id, settled_at, attempted FROM deliveries WHERE backend = ? AND key = ? AND seq <= ?
 
 -- name: count_queued
 SELECT backend, count(*) FROM deliveries GROUP BY backend

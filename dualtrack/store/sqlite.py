@@ -82,10 +82,10 @@ class SqliteJournal:
         self._places: dict[str, set[int]] = {}
         self._queued = dict.fromkeys(self._secondaries, 0)
         self._wakers: list[Callable[[float], None]] = []
-        stored = connection.execute(SQL["counter"]).fetchone()
-        self._sequence = itertools.count((stored[0] if stored else 0) + 1)
-        self._given = stored[0] if stored else 0
+        self._given: int = connection.execute(SQL["counter"]).fetchone()[0]
+        self._sequence = itertools.count(self._given + 1)
         self._reserved = self._given
+        self._is_reserving = False
         self._measure(connection)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="dualtrack-journal-reads")
         self._read_connection = connect(path, readonly=True)
@@ -161,10 +161,17 @@ class SqliteJournal:
 
     def _number(self) -> int:
         self._given = next(self._sequence)
-        if self._given + _BLOCK // 2 > self._reserved:
-            self._reserved = self._given + _BLOCK
-            self._writer.add_unawaited(reserve, (self._reserved,))
+        if self._given + _BLOCK // 2 > self._reserved and not self._is_reserving:
+            self._is_reserving = True
+            bound = self._given + _BLOCK
+            reserving = self._writer.add(reserve, (bound,), synced=False)
+            reserving.add_done_callback(lambda done: self._was_reserved(done, bound))
         return self._given
+
+    def _was_reserved(self, reserving: "asyncio.Future[None]", bound: int) -> None:
+        self._is_reserving = False
+        if not reserving.cancelled() and reserving.exception() is None:
+            self._reserved = bound
 
     # --- recovery -----------------------------------------------------------------------------------------------
 
@@ -326,17 +333,22 @@ class SqliteJournal:
     async def replace(self, backend: str, key: str, upto: int, exchanges: Sequence[Exchange]) -> None:
         now = self._now()
         numbers = [self._number() for _ in exchanges]
+        # places kept for writes in doubt stay free; any other number up to `upto` is, and negative ones are as good
+        last = min(upto, min(self._places.get(key, ()), default=upto + 1) - 1)
+        first = last - len(exchanges) + 1
 
         def step(connection: sqlite3.Connection) -> int:
             old = connection.execute(SQL["lane_entries"], (backend, key, upto)).fetchall()
-            finish(connection, backend, key, tuple(seq for seq, _ in old))
-            # any number up to `upto` is free in this lane now; negative ones are as good as others
-            first = upto - len(exchanges) + 1
+            since = min((settled_at for _, _, settled_at, _ in old), default=now)
+            was_attempted = any(attempted for _, _, _, attempted in old)
+            finish(connection, backend, key, tuple(row[0] for row in old))
             for offset, (entry_id, exchange) in enumerate(zip(numbers, exchanges, strict=True)):
                 connection.execute(SQL["insert_entry"], (entry_id, now, seal(exchange), 1))
-                connection.execute(SQL["insert_delivery"], (backend, key, first + offset, entry_id, now))
+                connection.execute(SQL["insert_delivery"], (backend, key, first + offset, entry_id, since))
             if exchanges:
-                connection.execute(SQL["add_lane"], (backend, key, now, now))
+                connection.execute(SQL["add_lane"], (backend, key, now, since))
+            if exchanges and was_attempted:
+                connection.execute(SQL["mark_attempted"], (backend, key, first))
             return len(exchanges) - len(old)
 
         change = await self._guard(self._writer.run(step, synced=True))
@@ -487,7 +499,7 @@ class SqliteJournal:
                 nobody = Twin(ref=ref, backend=backend, backend_id=BackendId(""))
                 save_twins(connection, (nobody,))
                 queued = connection.execute(SQL["lane_entries"], (backend, key, 1 << 62)).fetchall()
-                dropped = finish(connection, backend, key, tuple(seq for seq, _ in queued))
+                dropped = finish(connection, backend, key, tuple(row[0] for row in queued))
                 connection.execute(SQL["delete_lane"], (backend, key))
                 connection.execute(SQL["wake_waiting"], (now, backend, key))
             return backend, dropped

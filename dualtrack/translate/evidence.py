@@ -51,9 +51,10 @@ def remaining(reading: Reading, observed: Observed) -> Document | None:
     if listed is None:
         return None
     data = field(observed.entity, "run", "data")
+    points = {key: {_point(point) for point in history} for key, history in observed.histories.items()}
     params, tags = _pairs(field(data, "params")), _pairs(field(data, "tags"))
     body: Document = {
-        "metrics": [m for m in listed.metrics if _has_point(observed.histories.get(text(m.get("key")), []), m)],
+        "metrics": [m for m in listed.metrics if _point(m) in points.get(text(m.get("key")), ())],
         "params": [p for p in listed.params if _is_stored(params.get(text(p.get("key"))), text(p.get("value")))],
         "tags": [t for t in listed.tags if _is_stored(tags.get(text(t.get("key"))), text(t.get("value")))],
     }
@@ -87,10 +88,6 @@ def _number(value: JSON) -> float | None:
 
 def _point(metric: Document) -> tuple[float | None, ...]:
     return tuple(_number(metric.get(name, 0)) for name in ("step", "timestamp", "value"))
-
-
-def _has_point(history: list[Document], metric: Document) -> bool:
-    return any(_point(point) == _point(metric) for point in history)
 
 
 def _run_update(document: Document, entity: Document) -> bool:

@@ -40,8 +40,8 @@ def walk(node: JSON, rename: Rename) -> JSON:
         return [walk(item, rename) for item in node]
     if not isinstance(node, dict):
         return node
-    if "key" in node and isinstance(node.get("value"), str):
-        return _tag(node, rename)
+    if "key" in node and isinstance(node.get("value"), str) and "timestamp" not in node:
+        return _tag(node, rename)  # or a param; a metric has a time, and may have its value as a string
     return {name: _value(name, value, rename) for name, value in node.items()}
 
 
@@ -56,11 +56,12 @@ def _value(name: str, value: JSON, rename: Rename) -> JSON:
 
 def _tag(node: Document, rename: Rename) -> JSON:
     key, value = node.get("key"), node.get("value")
-    renamed = {name: _value(name, item, rename) for name, item in node.items() if name not in {"key", "value"}}
     if key in RUN_TAGS and isinstance(value, str) and value:
         value = rename(Reference(Ref(EntityKind.RUN, ClientId(value)), soft=True))
     elif key == HISTORY_TAG and isinstance(value, str):
         value = _inner(value, rename)
+    # set-tag and log-parameter are tags themselves, with the run's id beside them
+    renamed = {name: _value(name, item, rename) for name, item in node.items() if name not in {"key", "value"}}
     return {"key": key, "value": value, **renamed}
 
 

@@ -12,6 +12,7 @@ from dualtrack.core.exchange import JSON, Document
 from dualtrack.core.ids import ClientId, EntityKind, Ref
 from dualtrack.translate.document import text
 
+_SEGMENTS = 32
 _IDS = {"run_id": EntityKind.RUN, "model_id": EntityKind.MODEL}
 _URIS = frozenset({"source", "artifact_uri"})
 _EXPERIMENTS_TAG = "_mlflow_experiment_ids"
@@ -107,13 +108,16 @@ def names(node: JSON) -> list[Name | Place]:
 
 
 def roots_above(value: str) -> list[str]:
-    """The URI and all that it lies below, the longest first: one of them may be an artifact root."""
+    """The URI and all that it lies below, the longest first: one of them may be an artifact root.
+
+    No root has more segments than `_SEGMENTS`, so a path of any depth costs a bounded number of looks.
+    """
     scheme, separator, path = value.partition(":")
     if not separator:
         scheme, path = "", value
     parts = path.rstrip("/").split("/")
     prefix = f"{scheme}{separator}"
-    return [prefix + "/".join(parts[:end]) for end in range(len(parts), 1, -1)]
+    return [prefix + "/".join(parts[:end]) for end in range(min(len(parts), _SEGMENTS), 1, -1)]
 
 
 def as_ref(name: Name) -> Ref:

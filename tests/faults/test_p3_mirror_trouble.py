@@ -66,7 +66,7 @@ async def test_a_secondary_that_is_gone_from_the_start_is_not_noticed(
     experiment = await log_much(proxy)
 
     async def is_open() -> bool:
-        return (await proxy.backend())["breaker"] == "open"
+        return bool((await proxy.backend())["breaker"] == "open")
 
     await proxy.until(is_open)
     status = await proxy.backend()
@@ -91,7 +91,7 @@ async def test_a_wrong_token_costs_the_client_nothing(launch: Launcher, a: Works
     experiment = await log_much(proxy)
 
     async def is_shown() -> bool:
-        return "401" in (await proxy.backend())["last_error"]
+        return bool("401" in (await proxy.backend())["last_error"])
 
     await proxy.until(is_shown)
     token.write_text(SECRETS["TOKEN_B"])
@@ -110,7 +110,7 @@ async def test_the_breaker_lets_one_probe_through_and_closes_by_itself(
         await proxy.log_run(experiment)
 
     async def is_open() -> bool:
-        return (await proxy.backend())["breaker"] == "open"
+        return bool((await proxy.backend())["breaker"] == "open")
 
     await proxy.until(is_open)
     before = len(await b.control.log())
@@ -118,7 +118,7 @@ async def test_the_breaker_lets_one_probe_through_and_closes_by_itself(
     probe = await b.control.arrived("", since=before)
 
     async def is_half_open() -> bool:
-        return (await proxy.backend())["breaker"] == "half-open"
+        return bool((await proxy.backend())["breaker"] == "half-open")
 
     await proxy.until(is_half_open)
     probes = [entry for entry in await b.control.log(before) if entry["fault"] == "black_hole"]

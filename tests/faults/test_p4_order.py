@@ -10,16 +10,21 @@ from collections.abc import Sequence
 
 import pytest
 
-from dualtrack.emulators.faults import DropAfter, DropBefore, Refuse, Rule
+from dualtrack.emulators.faults import Action, DropAfter, DropBefore, Refuse, Rule
 from tests.support.flow import Json, Launcher, Running, Workspace
 
 RUNS = 8
+FAULTS: tuple[Action, ...] = (
+    Refuse(status=503),
+    DropAfter(),
+    DropBefore(),
+    Refuse(status=429),
+    Refuse(status=500),
+    DropAfter(),
+)
 STORM = tuple(
     Rule(path="runs/(log-batch|update|delete-tag|create)", nth=number, action=action)
-    for number, action in enumerate(
-        [Refuse(status=503), DropAfter(), DropBefore(), Refuse(status=429), Refuse(status=500), DropAfter()] * 4,
-        start=2,
-    )
+    for number, action in enumerate(FAULTS * 4, start=2)
 )
 
 

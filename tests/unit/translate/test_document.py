@@ -27,7 +27,7 @@ WORDS = st.sampled_from(["run", "id", "uuid", "v2", "max", "x1"])
         (b' {"run_id": "r"}\n', {"run_id": "r"}),
         (b'{"runId": "r", "runUuid": "r"}', {"run_id": "r", "run_uuid": "r"}),
         (b'{"metrics": [{"modelId": "m"}]}', {"metrics": [{"model_id": "m"}]}),
-        (b'{"models": [{"artifactURI": "x"}], "Key": 1}', {"models": [{"artifact_uri": "x"}], "key": 1}),
+        (b'{"models": [{"artifactUri": "x"}], "Key": 1}', {"models": [{"artifact_uri": "x"}], "Key": 1}),
         (b'{"key": "camelCase", "value": "aB"}', {"key": "camelCase", "value": "aB"}),
         (rb'"{\"runId\": \"\u00fc\"}"', {"run_id": "ü"}),
         (b'{"value": NaN}', {"value": "NaN"}),
