@@ -133,7 +133,8 @@ class Worker:
                 await self._record(lane, next_at=now)
             case Later(wait=wait, reason=reason, is_backend=is_backend, retry_after=retry_after):
                 self._metrics.retried.labels(self._backend.name, "backend" if is_backend else "entry").inc()
-                log.warning("delivery.retry", backend=lane.backend, lane=lane.key, wait=round(wait, 1), reason=reason)
+                note = log.warning if is_backend else log.info
+                note("delivery.retry", backend=lane.backend, lane=lane.key, wait=round(wait, 1), reason=reason)
                 await self._record(lane, next_at=now + wait, attempts=attempt, error=reason)
                 if is_backend:
                     self._on_trouble(retry_after)
@@ -184,6 +185,7 @@ class Worker:
         if isinstance(step, UnreadableStep):
             parking = Parking(seq=step.entry.seq, exchange=step.entry.exchange, reason="unreadable", cause=step.cause)
             return Done(outcome="parked", parkings=(parking,))
+        is_behind = await self._is_behind_experiment(lane, step)  # asked first: it may arrive meanwhile
         try:
             match step:
                 case BatchStep():
@@ -194,8 +196,9 @@ class Worker:
             outcome = self._park(step, str(error))
         except BackendError as error:
             return self._troubled(step, error, attempt)
-        if isinstance(outcome, Done) and outcome.parkings and attempt == 1:
-            # perhaps only something in another lane was not there yet: what is refused is refused twice
+        if isinstance(outcome, Done) and outcome.parkings and (attempt == 1 or is_behind):
+            # perhaps something in another lane was not there yet, such as the restore of its experiment: only what
+            # is refused twice is refused
             wait = wait_before(attempt, self._policy.retry, self._clock.chance())
             return Later(wait=wait, reason=outcome.parkings[0].cause, is_backend=False)
         return outcome
@@ -320,11 +323,11 @@ class Worker:
         operation = step.reading.exchange.operation
         if operation in _CASCADES:
             return await self._queue.has_older(lane.backend, lane.key, step.settled_at)
-        return operation in _UNDONE_BY_CASCADES and await self._is_ahead(lane, step)
+        return operation in _UNDONE_BY_CASCADES and await self._is_behind_experiment(lane, step)
 
-    async def _is_ahead(self, lane: Lane, step: Step) -> bool:
+    async def _is_behind_experiment(self, lane: Lane, step: BatchStep | SingleStep) -> bool:
         """Say whether something about an experiment was acknowledged earlier and is still on its way."""
-        if isinstance(step, UnreadableStep) or parse_key(lane.key).kind is EntityKind.EXPERIMENT:
+        if parse_key(lane.key).kind is EntityKind.EXPERIMENT:
             return False
         return await self._queue.has_older(lane.backend, lane.key, step.settled_at, EntityKind.EXPERIMENT)
 

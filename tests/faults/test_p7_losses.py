@@ -227,7 +227,7 @@ async def test_nobody_without_the_admin_token_retries_or_discards(
 
 async def test_a_403_for_the_whole_backend_is_no_reason_to_drop_anything(proxy: Running, b: Workspace) -> None:
     """Rights that are missing for a while park creates, and a retry brings all of it."""
-    await b.control.set_faults(Rule(path="runs/", action=Refuse(status=403)))
+    await b.control.set_faults(Rule(path="runs/create", action=Refuse(status=403)))
     experiment = await proxy.create_experiment()
     await proxy.log_run(experiment)
     await proxy.drained()
