@@ -17,7 +17,8 @@ from dualtrack.core.exchange import JSON, Document
 _NESTED = (dict, list)
 _DEPTH_MAX = 100  # as protobuf's own reader; what walks a document afterwards need not fear for the stack
 _MAYBE_HUMPED = re.compile(rb'"[a-z0-9_]*[A-Z]\w{0,64}"\s*:|\\')
-_HUMP = re.compile(r"(?<=[a-z0-9])([A-Z])")
+_CAMEL = re.compile(r"[a-z][a-z0-9_]*(?:[A-Z][a-z0-9_]*)+")  # as protobuf spells its fields in JSON
+_CAPITAL = re.compile(r"[A-Z]")
 
 
 class MalformedError(ValueError):
@@ -85,19 +86,19 @@ def _is_deep(node: JSON) -> bool:
 
 def _has_humps(node: JSON) -> bool:
     if isinstance(node, dict):
-        humped = any(_HUMP.search(key) for key in node)
+        humped = any(_CAMEL.fullmatch(key) for key in node)
         return humped or any(_has_humps(value) for value in node.values() if value.__class__ in _NESTED)
     return isinstance(node, list) and any(_has_humps(item) for item in node)
 
 
-def _lowered(hump: re.Match[str]) -> str:
-    return "_" + hump[1].lower()
+def _spelled(key: str) -> str:
+    return _CAPITAL.sub(lambda capital: "_" + capital[0].lower(), key) if _CAMEL.fullmatch(key) else key
 
 
 def _snake(node: JSON) -> JSON:
     """Spell proto fields one way. Bodies of mirrored writes hold no map with keys of the user's own."""
     if isinstance(node, dict):
-        return {_HUMP.sub(_lowered, key): _snake(value) for key, value in node.items()}
+        return {_spelled(key): _snake(value) for key, value in node.items()}
     if isinstance(node, list):
         return [_snake(item) for item in node]
     return node
