@@ -594,6 +594,31 @@ class Replacing:
         assert await deliver(journal, "run:1", "c") == ["x"]
         assert (await journal.usage()).entries == 0
 
+    async def test_a_place_kept_for_a_doubt_stays_free(self, shelf: Shelf) -> None:
+        """P4: what the settler finds out later still has its place, between what was adopted and what came after."""
+        journal = await shelf.open()
+        await keep(journal, "run:1", "contained")
+        doubtful = journal.doubt(await journal.open(note("in doubt")), "run:1")
+        await journal.replace("b", "run:1", journal.last_seq(), [create("whole"), note("values")])
+        await keep(journal, "run:1", "later")
+
+        await journal.settle(Settlement(entry_id=doubtful.entry_id, key="run:1", seq=doubtful.seq))
+
+        assert await read(journal, "run:1") == ["whole", "values", "in doubt", "later"]
+
+    async def test_age_and_attempts_go_over(self, shelf: Shelf) -> None:
+        """P2: a create that may have been sent is looked for, however often it was told again; lag is no younger."""
+        journal = await shelf.open()
+        await keep(journal, "run:1", "contained")
+        (old,) = await journal.read(lane("run:1"), MUCH)
+        await journal.mark_attempted(lane("run:1"), old.seq)
+
+        await journal.replace("b", "run:1", journal.last_seq(), [create("whole"), note("values")])
+
+        first, second = await journal.read(lane("run:1"), MUCH)
+        assert (first.attempted, second.attempted) == (True, False)
+        assert first.settled_at == old.settled_at
+
     async def test_it_can_happen_again(self, shelf: Shelf) -> None:
         """The mirror was lost twice."""
         journal = await shelf.open()
