@@ -4,10 +4,11 @@ A test module of an engine defines `shelf` and inherits these classes under name
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
 
-from dualtrack.core.entry import Entry, OpenEntry
+from dualtrack.core.entry import FINAL, TRANSITIONS, Entry, Event, OpenEntry, State, advance
 from dualtrack.core.exchange import Exchange
 from dualtrack.core.ids import BackendId, EntityKind
 from dualtrack.errors import JournalError, JournalFullError, RegistryEntryError
@@ -880,3 +881,102 @@ class Recovery:
                 given.append(journal.last_seq())
 
         assert given == sorted(set(given))
+
+
+class Life:
+    """The table of core/entry.py is what the journal does: every step is a call of the port."""
+
+    @pytest.mark.parametrize(("state", "event"), list(TRANSITIONS))
+    async def test_every_step_of_the_table_is_taken(self, shelf: Shelf, state: State, event: Event) -> None:
+        journal = await shelf.open()
+        entry_id = await journal.open(note("x"))
+        await _lead(journal, entry_id, state)
+
+        await _ACTIONS[event](journal, entry_id)
+
+        after = advance(state, event)
+        assert await _state(journal, entry_id, shelf.now) == (None if after in FINAL else after)
+
+
+Action = Callable[[Journal, int], Awaitable[object]]
+_KEY = "run:1"
+
+
+async def _accept(journal: Journal, entry_id: int) -> None:
+    await journal.settle(Settlement(entry_id=entry_id, key=_KEY))
+
+
+async def _refuse(journal: Journal, entry_id: int) -> None:
+    journal.refuse(entry_id)
+    await journal.learn([])  # the next synced write: a refusal is not waited for
+
+
+async def _claim(journal: Journal, _: int) -> None:
+    assert await journal.claim("b", 1, 1e12)
+
+
+async def _release(journal: Journal, _: int) -> None:
+    journal.release(lane(_KEY))
+
+
+async def _outcome(journal: Journal, *, parks: bool, loss: Loss | None = None) -> None:
+    (entry,) = await journal.read(lane(_KEY), MUCH)
+    parking = Parking(seq=entry.seq, exchange=entry.exchange, reason="refused", cause="no")
+    parkings, losses = (parking,) if parks else (), (loss,) if loss is not None else ()
+    await journal.record(Progress(backend="b", key=_KEY, done=(entry.seq,), parkings=parkings, losses=losses))
+    journal.release(lane(_KEY))
+
+
+async def _confirm(journal: Journal, _: int) -> None:
+    await _outcome(journal, parks=False)
+
+
+async def _give_up(journal: Journal, _: int) -> None:
+    await _outcome(journal, parks=True)
+
+
+async def _skip(journal: Journal, _: int) -> None:
+    await _outcome(journal, parks=False, loss=Loss(reason="discarded", detail="x"))
+
+
+async def _retry(journal: Journal, _: int) -> None:
+    assert await journal.retry_parked((await journal.parked())[0].parked_id, 0.0)
+
+
+async def _discard(journal: Journal, _: int) -> None:
+    assert await journal.discard_parked((await journal.parked())[0].parked_id, "enough")
+
+
+_ACTIONS: dict[Event, Action] = {
+    Event.ACCEPT: _accept,
+    Event.REFUSE: _refuse,
+    Event.CLAIM: _claim,
+    Event.RELEASE: _release,
+    Event.CONFIRM: _confirm,
+    Event.GIVE_UP: _give_up,
+    Event.SKIP: _skip,
+    Event.RETRY: _retry,
+    Event.DISCARD: _discard,
+}
+_WAYS = {
+    State.OPEN: (),
+    State.QUEUED: (Event.ACCEPT,),
+    State.LEASED: (Event.ACCEPT, Event.CLAIM),
+    State.PARKED: (Event.ACCEPT, Event.CLAIM, Event.GIVE_UP),
+}
+
+
+async def _lead(journal: Journal, entry_id: int, state: State) -> None:
+    for event in _WAYS[state]:
+        await _ACTIONS[event](journal, entry_id)
+
+
+async def _state(journal: Journal, entry_id: int, now: float) -> State | None:
+    """What the port shows of the only write there is; None when it is gone."""
+    if await journal.opened(entry_id) is not None:
+        return State.OPEN
+    if await journal.parked():
+        return State.PARKED
+    if await journal.claim("b", 1, now):
+        return State.QUEUED
+    return State.LEASED if await journal.is_pending("b", _KEY) else None
