@@ -21,6 +21,7 @@ from dualtrack.core.exchange import Exchange
 from dualtrack.core.ids import BackendId, ClientId, EntityKind, Ref, Twin, parse_key
 from dualtrack.errors import JournalError, JournalFullError, RegistryEntryError, StartError
 from dualtrack.ports import Backlog, Lane, Loss, Parked, Progress, Settlement, Usage
+from dualtrack.store.ballast import Ballast
 from dualtrack.store.opening import acquire, connect, migrate
 from dualtrack.store.record import DamagedRecordError, seal, unseal
 from dualtrack.store.steps import (
@@ -78,6 +79,10 @@ class SqliteJournal:
         self._used_bytes = 0
         self._measured_at = 0.0
         self._disk_full_until = 0.0
+        self._ballast = Ballast(path)
+        self._ballast.take()
+        # the log between two checkpoints fits into the ballast, so that it can be brought home when the disk is full
+        connection.execute(f"PRAGMA wal_autocheckpoint={self._ballast.pages}")
         self._leased: set[tuple[str, str]] = set()
         self._places: dict[str, set[int]] = {}
         self._queued = dict.fromkeys(self._secondaries, 0)
@@ -89,13 +94,14 @@ class SqliteJournal:
         self._measure(connection)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="dualtrack-journal-reads")
         self._read_connection = connect(path, readonly=True)
-        self._writer = Writer(connection, observe_commit, self._measure)
+        self._writer = Writer(connection, observe_commit, self._measure, self._make_room)
 
     # --- the hot path -------------------------------------------------------------------------------------------
 
     async def open(self, exchange: Exchange) -> int:
         if self._is_registry(exchange.operation):
             raise RegistryEntryError(f"{exchange.operation} is a registry call; the journal holds none (P6)")
+        self._recover_room()
         if self.is_full:
             raise JournalFullError(
                 f"the journal holds {self._used_bytes} bytes of its {self._max_bytes}"
@@ -153,7 +159,13 @@ class SqliteJournal:
 
     @property
     def is_full(self) -> bool:
-        return self._now() < self._disk_full_until or self._is_at_bound
+        return self._now() < self._disk_full_until or self._ballast.is_spent or self._is_at_bound
+
+    def _recover_room(self) -> None:
+        """Look now and then whether there is room again; a disk that is still full keeps us full."""
+        is_time = self._now() >= self._disk_full_until
+        if self._ballast.is_spent and is_time and not self._ballast.take():
+            self._disk_full_until = self._now() + _FULL_SECONDS
 
     @property
     def _is_at_bound(self) -> bool:
@@ -538,6 +550,9 @@ class SqliteJournal:
 
     def _measure(self, connection: sqlite3.Connection) -> None:
         self._disk_full_until = 0.0
+        if self._ballast.is_spent:
+            # while room is scarce the log must not grow
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         started = time.monotonic()
         # at the bound nothing is opened, so a delivery's commit may be the last for long: measure every one
         if started - self._measured_at < 0.05 and not self._is_at_bound:
@@ -547,6 +562,12 @@ class SqliteJournal:
         free = connection.execute("PRAGMA freelist_count").fetchone()[0]
         page_bytes = connection.execute("PRAGMA page_size").fetchone()[0]
         self._used_bytes = (pages - free) * page_bytes
+
+    def _make_room(self, connection: sqlite3.Connection, error: Exception) -> None:
+        """Give up the ballast, and bring the write-ahead log home into the room that it leaves."""
+        if _is_full(error) and not self._ballast.is_spent:
+            self._ballast.give()
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     async def _committed(self, future: "asyncio.Future[None]") -> None:
         try:
@@ -561,7 +582,7 @@ class SqliteJournal:
             raise self._renamed(error) from error
 
     def _renamed(self, error: Exception) -> JournalError:
-        if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
+        if _is_full(error):
             # for a while only: nobody says when there is room again, so the next write finds out
             self._disk_full_until = self._now() + _FULL_SECONDS
             return JournalFullError(f"no room for the journal {self._path}: {error}")
@@ -576,6 +597,10 @@ class SqliteJournal:
             return await loop.run_in_executor(self._reader, step, self._read_connection)
         except sqlite3.Error as error:
             raise self._renamed(error) from error
+
+
+def _is_full(error: Exception) -> bool:
+    return isinstance(error, sqlite3.OperationalError) and "full" in str(error)
 
 
 def open_journal(

@@ -47,10 +47,12 @@ class Writer:
         connection: sqlite3.Connection,
         observe_commit: Callable[[float], None],
         after_commit: Callable[[sqlite3.Connection], None],
+        after_failure: Callable[[sqlite3.Connection, Exception], None],
     ) -> None:
         self._connection = connection
         self._observe_commit = observe_commit
         self._after_commit = after_commit
+        self._after_failure = after_failure
         self._loop = asyncio.get_running_loop()
         self._gathered: list[Job[Any]] = []
         self._groups: SimpleQueue[list[Job[Any]] | None] = SimpleQueue()
@@ -114,6 +116,8 @@ class Writer:
         try:
             self._transact(jobs)
         except Exception as error:  # noqa: BLE001 - the thread's outermost edge: whoever waits is told
+            with suppress(sqlite3.Error):
+                self._after_failure(self._connection, error)
             if len(jobs) == 1:
                 jobs[0].error = error
                 return

@@ -64,7 +64,9 @@ async def test_files_are_for_their_owner_alone(shelf: SqliteShelf) -> None:
         os.umask(before)
 
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in shelf.path.parent.iterdir()}
-    assert modes == dict.fromkeys(("journal.db", "journal.db-wal", "journal.db-shm", "journal.db.lock"), 0o600)
+    assert modes == dict.fromkeys(
+        ("journal.db", "journal.db-wal", "journal.db-shm", "journal.db.lock", "journal.db.reserve"), 0o600
+    )
 
 
 async def test_a_second_process_is_told_who_has_the_journal(shelf: SqliteShelf) -> None:

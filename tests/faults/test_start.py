@@ -90,15 +90,6 @@ async def test_a_store_where_nothing_can_be_written(tmp_path: Path, a: Workspace
     assert "Make the folder writable" in line
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-async def test_a_store_folder_without_the_right_to_write(tmp_path: Path, a: Workspace, b: Workspace) -> None:
-    folder = tmp_path / "readonly"
-    folder.mkdir(mode=0o500)
-    (line,) = await fail(tmp_path, config_text(tmp_path, a, b, store={"url": f"sqlite:///{folder / 'journal.db'}"}))
-
-    assert line.startswith("dualtrack: store.url: cannot write in")
-
-
 async def test_a_store_that_is_no_journal(tmp_path: Path, a: Workspace, b: Workspace) -> None:
     (tmp_path / "journal.db").write_bytes(b"something else entirely" * 500)
     (line,) = await fail(tmp_path, config_text(tmp_path, a, b))
