@@ -85,3 +85,11 @@ class JournalFullError(JournalError):
 
 class RegistryEntryError(JournalError):
     """Somebody tried to journal a model registry call; two registries cannot be kept in step (P6)."""
+
+
+class SpoolError(DualtrackError):
+    """A file could not be kept on this machine's disk."""
+
+
+class SpoolFullError(SpoolError):
+    """The spool is at its configured bound, or its disk is full."""

@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from dualtrack.core.artifact import Listed
 from dualtrack.core.entry import Entry, OpenEntry
 from dualtrack.core.exchange import Answer, Call, Document, Exchange, Observed
 from dualtrack.core.ids import BackendId, EntityKind, Ref, Twin
@@ -321,3 +322,87 @@ class Adopter(Protocol):
         taken to be on its way.
         """
         ...
+
+
+# --- files ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """A file being read. `size` in bytes, None where the store does not say."""
+
+    size: int | None
+    chunks: AsyncIterator[bytes]
+
+
+class ArtifactStore(Protocol):
+    """The files of one backend, in whatever store its roots name.
+
+    `root` is an artifact root as the backend itself names it (`mlflow-artifacts:/1/…`, `s3://…`, `/mlruns/…`); `path`
+    is relative to it, decoded, and checked (`core.artifact.effective`). Everything may be repeated. All raise
+    `UnreachableError` for what may go better later, `RejectedError` for what will not (a scheme that nobody here can
+    reach included), `UnauthorizedError` when signing in failed.
+    """
+
+    async def put(self, root: str, path: str, source: str) -> None:
+        """Store the local file `source` there; what was there is replaced. Nothing partial is visible."""
+        ...
+
+    def fetch(self, root: str, path: str) -> AbstractAsyncContextManager[Fetched | None]:
+        """Read a file; None when there is none. Raises also while the chunks are read."""
+        ...
+
+    async def list(self, root: str, path: str) -> list[Listed]:
+        """Answer what is directly below a folder, sorted; empty for a file and for what does not exist."""
+        ...
+
+    async def delete(self, root: str, path: str) -> None:
+        """Remove a file, or a folder with all in it; what is not there is fine."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spooled:
+    """A file that is safely on disk here: its name in the spool, its size in bytes, its SHA-256 in hex."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+class SpoolFile(Protocol):
+    """A file on its way into the spool. Ends with `finish` or `abandon`; `abandon` after either does nothing."""
+
+    name: str
+
+    async def write(self, chunk: bytes) -> None:
+        """Append. Raise `SpoolFullError` when the bound or the disk is reached."""
+        ...
+
+    async def finish(self) -> Spooled:
+        """Sync and give the file its lasting name; it survives a loss of power on return."""
+        ...
+
+    async def abandon(self) -> None: ...
+
+
+class Spool(Protocol):
+    """Files that wait for the secondaries, on this machine's disk, within a bound."""
+
+    def begin(self, size: int | None = None) -> SpoolFile:
+        """Start a file; `size` bytes are reserved if known. Raise `SpoolFullError` at once when they do not fit."""
+        ...
+
+    def path(self, name: str) -> str:
+        """Answer where a finished file lies."""
+        ...
+
+    async def remove(self, name: str) -> None:
+        """Forget a finished file; one that is gone is fine."""
+        ...
+
+    @property
+    def used_bytes(self) -> int: ...
+
+    @property
+    def capacity_bytes(self) -> int: ...
