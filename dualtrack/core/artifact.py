@@ -1,8 +1,8 @@
 """Files of runs and models: what a path of theirs may be, and how one is told. Pure.
 
-A path travels as the client wrote it, but names what MLflow's server makes of it: decoded until decoding changes nothing
-more (`_decode` and `validate_path_is_safe` of mlflow 3.17.2, utils/uri.py). Both sides must see the same name, so it is
-worked out here once, and refused where the server refuses it.
+A path travels as the client wrote it, but names what MLflow's server makes of it: decoded until decoding changes
+nothing more (`_decode` and `validate_path_is_safe` of mlflow 3.17.2, utils/uri.py). Both sides must see the same name,
+so it is worked out here once, and refused where the server refuses it.
 """
 
 import ntpath
@@ -38,7 +38,8 @@ def effective(path: str) -> str:
     is_absolute = decoded.startswith(("/", "\\\\")) or (bool(drive) and rest[:1] in ("\\", "/"))
     if ".." in parts or is_absolute or decoded.lower().startswith("file:"):
         raise UnsafePathError("Invalid path")
-    return "/".join(part for part in parts if part not in {"", "."})
+    name = "/".join(part for part in parts if part not in {"", "."})
+    return name if name == decoded else effective(name)
 
 
 def _decoded(path: str) -> str:
