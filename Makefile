@@ -15,24 +15,28 @@ $(VENV)/.ready: pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[demo,test]'
 	@touch $@
 
-setup: $(VENV)/.ready ## make the virtual environment with everything in it
+$(VENV)/.clients: $(VENV)/.ready tests/support/environments.py
+	$(BIN)/python -m tests.support.environments
+	@touch $@
 
-demo: setup ## two workspaces, a real training run, the comparison
+setup: $(VENV)/.ready $(VENV)/.clients ## make the virtual environments: ours, and those of the clients of the tests
+
+demo: $(VENV)/.ready ## two workspaces, a real training run, the comparison
 	$(BIN)/dualtrack demo $(DEMO_ARGS)
 
-check: setup ## format, lint, strict types, layers, unit and contract tests
+check: $(VENV)/.ready ## format, lint, strict types, layers, unit and contract tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/unit tests/contract
 
-test: check ## all of it: check, then flow, fault and acceptance tests
+test: setup check ## all of it: check, then flow, fault and acceptance tests
 	$(BIN)/python -m pytest -q tests/flow tests/faults tests/acceptance
 
-bench: setup ## the figures of the README (minutes; not a test)
+bench: $(VENV)/.ready ## the figures of the README (minutes; not a test)
 	$(BIN)/python -m bench $(BENCH_ARGS)
 
-format: setup ## let ruff format and fix
+format: $(VENV)/.ready ## let ruff format and fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 

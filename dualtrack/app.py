@@ -21,6 +21,7 @@ from aiohttp import web
 from dualtrack import __version__
 from dualtrack.admin.api import make_admin
 from dualtrack.admin.status import BackendStatus, Status
+from dualtrack.backends.artifacts import Artifacts
 from dualtrack.backends.auth import SCOPES, Azure, Databricks, Fixed, SignIn, TokenFile, basic, bearer
 from dualtrack.backends.http import HttpBackend
 from dualtrack.clock import SystemClock
@@ -43,18 +44,25 @@ from dualtrack.core.routes import ROUTES, Goes
 from dualtrack.core.verdict import RetryPolicy
 from dualtrack.delivery.dispatcher import Dispatcher
 from dualtrack.delivery.experiments import Experiments
+from dualtrack.delivery.files import Files, Side
 from dualtrack.delivery.resolver import Resolver
 from dualtrack.delivery.worker import Policy, Worker
-from dualtrack.errors import BackendError, StartError, UnauthorizedError
+from dualtrack.errors import BackendError, JournalError, StartError, UnauthorizedError
 from dualtrack.lifespan import Loops, background
 from dualtrack.metrics import Metrics
 from dualtrack.ports import Usage
+from dualtrack.proxy.artifacts import ArtifactRoutes, FileRules
+from dualtrack.proxy.bracket import Bracket, Mirroring
 from dualtrack.proxy.guard import Credentials, Guard
+from dualtrack.proxy.primary import Primary, Rules
 from dualtrack.proxy.registry import RegistryRelay
-from dualtrack.proxy.server import BoundedServer, Mirroring, Proxy, Rules
+from dualtrack.proxy.roots import Roots
+from dualtrack.proxy.server import BoundedServer, Mirrored, Proxy
+from dualtrack.proxy.writes import WriteRoutes
 from dualtrack.reconcile.adopter import WholeAdopter
 from dualtrack.reconcile.reader import Reader
 from dualtrack.reconcile.settler import Settler
+from dualtrack.store.spool import DiskSpool
 from dualtrack.store.sqlite import SqliteJournal, open_journal
 from dualtrack.translate.document import parse
 from dualtrack.translate.names import NameRule
@@ -63,6 +71,7 @@ log = structlog.get_logger("dualtrack.app")
 
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _VERSION_SECONDS = 60.0
+_SWEEP_SECONDS = 300.0
 # Azure ML refuses pages of 1000 and more (facts A7); MLflow and Databricks take 25,000.
 _HISTORY_PAGE = {Kind.AZUREML: 999, Kind.DATABRICKS: 25_000, Kind.MLFLOW: 25_000}
 _REGISTRY_OPERATIONS = frozenset(route.operation for route in ROUTES if route.goes is Goes.REGISTRY)
@@ -187,14 +196,23 @@ class App:
         self.dispatchers: dict[str, Dispatcher] = {}
         self.workers: dict[str, Worker] = {}
         self.settler: Settler | None = None
+        self.readers: dict[str, Reader] = {}
+        self.stores = {
+            name: Artifacts(self.backends[name], local=backend.has_local_artifacts, hosts=backend.artifact_hosts)
+            for name, backend in config.backends.items()
+        }
+        self.spool = DiskSpool(config.spool_dir, config.spool.max_size)
         self.versions = Versions()
         self._registry: RegistryRelay | None = None
+        self._roots: Roots | None = None
         self._started_at = clock.now()
         self._is_listening = False
         self._stopping = asyncio.Event()
         if self.journal is not None:
             self._build_mirroring(self.journal)
         metrics.build.labels(__version__).set(1)
+        metrics.spool_bytes.set_function(lambda: self.spool.used_bytes)
+        metrics.spool_capacity.set(self.spool.capacity_bytes)
 
     def _open_journal(self) -> SqliteJournal:
         store = self._config.store
@@ -211,10 +229,11 @@ class App:
     def _build_mirroring(self, journal: SqliteJournal) -> None:
         config = self._config
         source = config.primary
-        readers = {
+        self.readers = readers = {
             name: Reader(self.backends[name], source, _HISTORY_PAGE[backend.kind])
             for name, backend in config.backends.items()
         }
+        self._roots = roots = Roots(journal, source, readers)
         adopter = WholeAdopter(journal, source, readers[source], readers, self.metrics)
         self.settler = Settler(journal, readers[source], source, self._clock, self.metrics)
         for name in config.secondaries:
@@ -227,6 +246,7 @@ class App:
                 adopter,
                 self._clock,
                 config.registry_wait.total_seconds(),
+                roots if config.artifacts == "proxy" else None,
             )
 
     def _build_delivery(self, name: str, journal: SqliteJournal, adopter: WholeAdopter, reader: Reader) -> None:
@@ -255,7 +275,9 @@ class App:
             ),
             read_ahead_bytes=delivery.read_ahead,
             linger=delivery.linger.total_seconds(),
+            copies_at_end=config.artifacts == "direct",
         )
+        files = Files(self._side(config.primary), self._side(name), self.spool, journal, self.metrics)
         self.dispatchers[name] = dispatcher
         self.workers[name] = Worker(
             self.backends[name],
@@ -263,33 +285,56 @@ class App:
             reader,
             Resolver(name, journal, adopter),
             Experiments(self.backends[name], journal, config.primary, name_rule(backend)),
+            files,
             self._clock,
             self.metrics,
             policy,
-            on_success=dispatcher.on_success,
-            on_trouble=dispatcher.on_trouble,
+            dispatcher,
         )
+
+    def _side(self, name: str) -> Side:
+        return Side(backend=self.backends[name], store=self.stores[name], looker=self.readers[name])
 
     def make_proxy(self) -> Proxy:
         config = self._config
-        mirroring = None
-        if self.journal is not None and self.settler is not None:
+        rules = Rules(
+            max_body=config.limits.max_body,
+            body_timeout=config.limits.body_timeout.total_seconds(),
+            forwards_credentials=isinstance(config.primary_backend.auth, ForwardAuth),
+            passes_when_full=config.store.on_full == "primary-only",
+        )
+        primary = Primary(self.primary, rules, self._clock)
+        mirrored = None
+        if self.journal is not None and self.settler is not None and self._roots is not None:
             mirroring = Mirroring(intake=self.journal, doubts=self.settler, secondaries=tuple(config.secondaries))
+            mirrored = self._mirrored(primary, rules, mirroring, self._roots)
         return Proxy(
-            self.primary,
+            primary,
             make_guard(config),
-            Rules(
-                max_body=config.limits.max_body,
-                body_timeout=config.limits.body_timeout.total_seconds(),
-                forwards_credentials=isinstance(config.primary_backend.auth, ForwardAuth),
-                passes_when_full=config.store.on_full == "primary-only",
-            ),
-            self._clock,
+            rules,
             self.metrics,
             version=self.versions,
-            mirroring=mirroring,
+            mirrored=mirrored,
             registry=self._registry,
         )
+
+    def _mirrored(self, primary: Primary, rules: Rules, mirroring: Mirroring, roots: Roots) -> Mirrored:
+        config, rewrites = self._config, self._config.artifacts == "proxy"
+        bracket = Bracket(mirroring, self.metrics, passes_when_full=rules.passes_when_full)
+        files = ArtifactRoutes(
+            primary,
+            roots,
+            mirroring,
+            bracket,
+            self.spool,
+            self.stores,
+            self.backends,
+            rules,
+            FileRules(on_full=config.spool.on_full, serves_all=rewrites),
+            self.metrics,
+        )
+        writes = WriteRoutes(primary, mirroring, bracket, roots, rules, self.metrics, rewrites=rewrites)
+        return Mirrored(writes=writes, files=files, roots=roots, bracket=bracket, rewrites=rewrites)
 
     # --- what the admin listener asks ---------------------------------------------------------------------------
 
@@ -342,6 +387,8 @@ class App:
             backends=tuple(shown),
             journal=await self.journal.usage() if self.journal is not None else empty,
             open_entries=self.settler.unsettled if self.settler is not None else 0,
+            spool_used_bytes=self.spool.used_bytes,
+            spool_capacity_bytes=self.spool.capacity_bytes if self.journal is not None else 0,
         )
 
     # --- running ------------------------------------------------------------------------------------------------
@@ -352,10 +399,14 @@ class App:
         async with AsyncExitStack() as stack:
             for backend in self.backends.values():
                 stack.push_async_callback(backend.close)
+            for store in self.stores.values():
+                stack.push_async_callback(store.close)
             if self.journal is not None:
                 stack.push_async_callback(self.journal.close)
             if self.journal is not None:
                 await self.journal.start()
+                await self.spool.open()
+                await self.spool.sweep(self.journal.spooled)
             if self.settler is not None:
                 await self.settler.recover()
             loops = await stack.enter_async_context(background())
@@ -377,10 +428,21 @@ class App:
     def _start_loops(self, loops: Loops) -> None:
         if self.settler is not None:
             loops.start("settle", self.settler.run())
+        if self.journal is not None:
+            loops.start("sweep", self._sweep(self.journal))
         for name, dispatcher in self.dispatchers.items():
             deadline = self._config.shutdown.deliveries.total_seconds()
             loops.start(f"deliver {name}", dispatcher.run(self.workers[name]), stop=dispatcher, deadline=deadline)
         loops.start("version", self.versions.watch(self.primary))
+
+    async def _sweep(self, journal: SqliteJournal) -> None:
+        """Remove, now and then, files that no entry needs any more: of what was discarded, or brought over whole."""
+        while True:
+            await self._clock.wait(_SWEEP_SECONDS)
+            try:
+                await self.spool.sweep(journal.spooled)
+            except (JournalError, OSError) as error:
+                log.warning("app.sweep", error=str(error))
 
     def stop(self) -> None:
         self._stopping.set()

@@ -25,7 +25,7 @@ from typing import Protocol, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from dualtrack.config_checks import ONE_REGISTRY, check, is_loopback, one_of
+from dualtrack.config_checks import ONE_REGISTRY, check, one_of
 from dualtrack.config_model import (
     CUSTOM,
     Admin,
@@ -53,6 +53,7 @@ from dualtrack.config_model import (
     Store,
     TokenAuth,
     infer_kind,
+    is_loopback,
 )
 from dualtrack.config_text import (
     Document,

@@ -6,7 +6,6 @@ a guess about a key that could not be read is never reported at all. Called by `
 the secret and certificate files that the configuration names.
 """
 
-import ipaddress
 import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from dualtrack.config_model import (
     Secret,
     TokenAuth,
     is_cloud_host,
+    is_loopback,
     split,
     workspace_scope,
 )
@@ -74,15 +74,6 @@ def check(config: Config, broken: Collection[Where]) -> Iterator[Finding]:
 def _touches(reads: Collection[Where], broken: Collection[Where]) -> bool:
     """Say whether one of `broken` is a key that is read, lies within one, or contains one."""
     return any(path[: len(key)] == key[: len(path)] for path in broken for key in reads)
-
-
-def is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def one_of(names: Collection[str]) -> str:

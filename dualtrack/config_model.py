@@ -4,6 +4,7 @@ Holds no rule that looks at two keys (`config_checks` does) and reads no file bu
 `dualtrack.config`. Models hide their input in errors, because an input may be a secret.
 """
 
+import ipaddress
 import re
 from datetime import timedelta
 from enum import StrEnum
@@ -268,6 +269,15 @@ def split(url: str) -> SplitResult | None:
     return parts if parts.hostname else None
 
 
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def workspace_scope(path: str) -> str:
     """Find the workspace in the path of an Azure ML address; empty when it names none."""
     found = _WORKSPACE.search(path)
@@ -298,6 +308,10 @@ class Backend(Model):
     read_timeout: Wait = timedelta(seconds=120)  # MLflow's own; large searches on a cloud take this long
     ca_file: AnyPath | None = None  # None: the system's authorities
     web_url: str | None = None  # None: links are made from `url`
+    # local artifact roots are on this machine's disk too; None: if the URL is loopback, where nothing else makes sense
+    local_artifacts: bool | None = None
+    # hosts besides its own that an artifact root may name (http, ftp, hdfs); clients choose roots, so none by default
+    artifact_hosts: tuple[str, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -313,6 +327,14 @@ class Backend(Model):
         if kind == Kind.AZUREML and isinstance(names, dict) and names.get("rule") is None:
             filled["experiment_names"] = {**names, "rule": NamingRule.LAST_SEGMENT}
         return filled
+
+    @property
+    def has_local_artifacts(self) -> bool:
+        """Answer whether a local path that the server names as an artifact root is to be read and written here."""
+        if self.local_artifacts is not None:
+            return self.local_artifacts
+        parts = split(self.base_url)
+        return parts is not None and is_loopback(parts.hostname or "")
 
     @property
     def base_url(self) -> str:
@@ -384,10 +406,12 @@ class Store(Model):
 
 
 class Spool(Model):
-    """Where artifacts wait for the secondaries. Used by artifact mirroring, which comes with a later release."""
+    """Where uploaded files wait for the secondaries."""
 
     dir: AnyPath | None = None  # None: beside the journal
     max_size: Annotated[int, BeforeValidator(_size), _at_least(MIB)] = 20 * GIB
+    # direct: acknowledge without a copy, and fetch the file from the primary later: a dead mirror holds up nobody
+    on_full: Literal["refuse", "direct"] = "direct"
 
 
 class Limits(Model):
@@ -457,6 +481,11 @@ class Config(Model):
     @property
     def primary_backend(self) -> Backend:
         return self.backends[self.primary]
+
+    @property
+    def spool_dir(self) -> Path:
+        """Answer where uploaded files wait: beside the journal, unless said otherwise."""
+        return self.spool.dir or self.store.path.with_name(self.store.path.stem + "-spool")
 
     @property
     def secondaries(self) -> dict[str, Backend]:

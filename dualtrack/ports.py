@@ -29,11 +29,26 @@ class Clock(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ArtifactNote:
+    """What the primary acknowledged of the file `path` of an entity: its size in bytes and its SHA-256 in hex.
+
+    An empty `sha256` says that its content is not known any more, or that it is gone: with all below it, and for an
+    empty `path` all of the entity's files. `spool` names the copy that waits for the secondaries, if there is one.
+    """
+
+    path: str
+    size: int
+    sha256: str
+    spool: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settlement:
     """The primary accepted entry `entry_id`: deliver it in the lane `key`, at `seq` if a place was kept for it.
 
     `exchange` replaces what was opened when only a part of it took effect (a settled crash) or when the answer
-    matters (a create). `twins` is what the answer says of the primary's own ids.
+    matters (a create). `twins` is what the answer says of the primary's own ids. `artifact` is what the write made of a
+    file; its `spool` replaces what `open` was told, an upload may end without a copy.
     """
 
     entry_id: int
@@ -41,17 +56,22 @@ class Settlement:
     exchange: Exchange | None = None
     seq: int | None = None
     twins: tuple[Twin, ...] = ()
+    artifact: ArtifactNote | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parking:
-    """An entry, or one item of it, that a backend will not take. `holds` keeps everything behind it back."""
+    """An entry, or one item of it, that a backend will not take. `holds` keeps everything behind it back.
+
+    `spool` names the file that it needs when it is retried.
+    """
 
     seq: int
     exchange: Exchange
     reason: str
     cause: str
     holds: bool = False
+    spool: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,8 +155,11 @@ class Usage:
 class Intake(Protocol):
     """The journal as the hot path sees it."""
 
-    async def open(self, exchange: Exchange) -> int:
-        """Keep `exchange` so that it survives this process. Raise `JournalFullError`, `RegistryEntryError`."""
+    async def open(self, exchange: Exchange, spool: str = "") -> int:
+        """Keep `exchange` so that it survives this process. Raise `JournalFullError`, `RegistryEntryError`.
+
+        `spool` names the file that delivery will need: it is referred to before it exists.
+        """
         ...
 
     async def settle(self, settlement: Settlement) -> None:
@@ -156,20 +179,30 @@ class Intake(Protocol):
         ...
 
 
-class IdMap(Protocol):
+class RootMap(Protocol):
+    """Artifact roots, and whose they are. What is learned here only from reading says nothing about mirroring."""
+
+    async def rooted(self, backend: str, uris: Sequence[str]) -> Twin | None:
+        """Answer whose artifact root is the longest of `uris` on `backend`; a run's or model's before others."""
+        ...
+
+    async def learn_roots(self, backend: str, stated: Iterable[tuple[EntityKind, str, str]]) -> None:
+        """Remember (kind, the backend's id, root) as the backend stated it. Survives this process, not the power."""
+        ...
+
+
+class IdMap(RootMap, Protocol):
     async def twin(self, ref: Ref, backend: str) -> Twin | None: ...
 
     async def client_ref(self, kind: EntityKind, backend: str, backend_id: BackendId) -> Ref | None:
         """Answer which entity `backend` calls `backend_id`."""
         ...
 
-    async def rooted(self, backend: str, uris: Sequence[str]) -> Twin | None:
-        """Answer the twin on `backend` whose artifact root is one of `uris` (longest first)."""
-        ...
-
     async def named(self, kind: EntityKind, backend: str, name: str) -> Twin | None: ...
 
-    async def learn(self, twins: Iterable[Twin]) -> None: ...
+    async def learn(self, twins: Iterable[Twin], *, synced: bool = True) -> None:
+        """Keep rows of the map; not `synced` is for what can be read again, and may be lost with the power."""
+        ...
 
     async def forget(self, ref: Ref, backend: str) -> None: ...
 
@@ -207,6 +240,14 @@ class Queue(IdMap, Protocol):
         """Say whether another lane (of that kind) still has a write acknowledged before instant `than`."""
         ...
 
+    async def is_spooled(self, name: str) -> bool:
+        """Say whether any entry or dead letter still needs that file."""
+        ...
+
+    async def has_parked(self, backend: str, key: str, operations: Sequence[str]) -> str | None:
+        """Answer the cause of the newest dead letter of that lane with one of `operations`; None if there is none."""
+        ...
+
     def last_seq(self) -> int:
         """Answer a number that no write acknowledged so far exceeds."""
         ...
@@ -236,6 +277,14 @@ class Journal(Intake, Queue, Protocol):
     async def retry_parked(self, parked_id: int, now: float) -> bool: ...
 
     async def discard_parked(self, parked_id: int, note: str) -> bool: ...
+
+    async def spooled(self) -> set[str]:
+        """Answer the names of all files that entries and dead letters need, at one moment."""
+        ...
+
+    async def artifacts(self, key: str) -> list[ArtifactNote]:
+        """Answer what the primary acknowledged of an entity's files, sorted by path; without the spool's names."""
+        ...
 
     async def find(self, some_id: str) -> list[Twin]:
         """Answer every twin of the entities that any backend calls `some_id`."""
@@ -329,10 +378,11 @@ class Adopter(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetched:
-    """A file being read. `size` in bytes, None where the store does not say."""
+    """A file being read. `size` in bytes, None where the store does not say; `etag` changes with the content."""
 
     size: int | None
     chunks: AsyncIterator[bytes]
+    etag: str = ""
 
 
 class ArtifactStore(Protocol):
@@ -389,12 +439,24 @@ class SpoolFile(Protocol):
 class Spool(Protocol):
     """Files that wait for the secondaries, on this machine's disk, within a bound."""
 
-    def begin(self, size: int | None = None) -> SpoolFile:
-        """Start a file; `size` bytes are reserved if known. Raise `SpoolFullError` at once when they do not fit."""
+    def begin(self, size: int | None = None, *, transient: bool = False) -> SpoolFile:
+        """Start a file; `size` bytes are reserved if known. Raise `SpoolFullError` at once when they do not fit.
+
+        A `transient` one is for a delivery under way: whoever began it removes it, and a full spool does not refuse
+        it, because what fills the spool can only leave by deliveries.
+        """
         ...
 
     def path(self, name: str) -> str:
         """Answer where a finished file lies."""
+        ...
+
+    async def holds(self, name: str) -> bool: ...
+
+    async def size(self, name: str) -> int: ...
+
+    async def read(self, name: str, max_bytes: int) -> bytes | None:
+        """Read a finished file whole; None when it is larger. Raise `SpoolError`."""
         ...
 
     async def remove(self, name: str) -> None:

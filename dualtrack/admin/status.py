@@ -41,7 +41,10 @@ class BackendStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """The process now; `open_entries` are writes whose outcome at the primary is not known yet."""
+    """The process now; `open_entries` are writes whose outcome at the primary is not known yet.
+
+    `spool_used_bytes` and `spool_capacity_bytes` are of the files that wait for the secondaries.
+    """
 
     version: str
     started_at: float
@@ -52,6 +55,8 @@ class Status:
     backends: tuple[BackendStatus, ...]
     journal: Usage
     open_entries: int
+    spool_used_bytes: int = 0
+    spool_capacity_bytes: int = 0
 
 
 class StatusSource(Protocol):

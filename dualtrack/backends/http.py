@@ -1,7 +1,7 @@
 """One HTTP client per backend: bytes in, bytes out, foreign exceptions renamed, error bodies read once.
 
 `stream` is what a client's request goes through; `exchange` is the short way for small whole ones, and `send` makes
-dualtrack's own calls by it. Redirects are never followed:
+dualtrack's own calls by it; `transfer` moves its own files. Redirects are never followed:
 one to a login page is the error that it is. A pooled connection is given up after 4 s of rest, because uvicorn, which
 serves MLflow, closes its side after 5 s, and a request that meets a closing connection cannot be told from a lost one.
 """
@@ -9,8 +9,8 @@ serves MLflow, closes its side after 5 s, and a request that meets a closing con
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
@@ -51,9 +51,11 @@ class HttpBackend:
         user_agent: str,
     ) -> None:
         self.name = name
+        self.base_url = base_url
         self._sign_in = sign_in
         self._metrics = metrics
         self._call_timeout = call_timeout
+        self._read_timeout = read_timeout
         self._user_agent = user_agent
         self._up = metrics.backend_up.labels(name)
         self._throttled = metrics.throttled.labels(name)
@@ -87,24 +89,78 @@ class HttpBackend:
         headers: Mapping[str, str],
         body: bytes | AsyncIterator[bytes] | None,
     ) -> AsyncIterator[Reply]:
-        """Pass one request on. `headers` win over the backend's own sign-in where both name one."""
+        """Pass one request on. `headers` win over the backend's own sign-in where both name one.
+
+        What reading `body` raises is raised here as it is: it is not the backend's fault.
+        """
         signed = CIMultiDict(await self._sign_in.headers())
         signed.update(headers)
-        started = time.perf_counter()
+        watched = _Watched(body) if isinstance(body, AsyncIterator) else None
+        response = await self._watched(method, target, signed, watched, body if isinstance(body, bytes) else None)
+        async with response:
+            yield self._reply(response, method)
+
+    @asynccontextmanager
+    async def transfer(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: Callable[[], AsyncIterator[bytes]] | None = None,
+    ) -> AsyncIterator[Reply]:
+        """Make a call of our own whose body or answer may be large; after a 401 once more, with a fresh token.
+
+        A body of which nothing is taken for `read_timeout` ends the call as well: the session counts only from its
+        end on. What the caller raises inside the block is the caller's, and travels on as it is.
+        """
+        sent = {"User-Agent": self._user_agent, **headers}
+
+        def again() -> _Watched | None:
+            return _Watched(body()) if body is not None else None
+
+        response = await self._watched(method, target, {**await self._sign_in.headers(), **sent}, again())
+        if response.status == 401:
+            async with response:
+                fresh = await self._sign_in.headers(fresh=True)
+            response = await self._watched(method, target, {**fresh, **sent}, again())
+        async with response:
+            yield self._reply(response, method)
+
+    async def _watched(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        watched: "_Watched | None",
+        small: bytes | None = None,
+    ) -> aiohttp.ClientResponse:
         try:
-            async with self._session.request(
-                method, self._url(target), headers=signed, data=body, allow_redirects=False
-            ) as response:
-                self._waited.observe(time.perf_counter() - started)
-                self._saw(response.status)
-                yield Reply(
-                    status=response.status,
-                    reason=response.reason or "",
-                    headers=tuple(response.headers.items()),
-                    body=self._chunks(response, method),
-                )
+            async with asyncio.timeout(None) as silence:
+                data = watched.taken_within(self._read_timeout, silence) if watched is not None else small
+                return await self._begin(method, target, headers, data)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            if watched is not None and watched.error is not None:
+                raise watched.error from None
             raise self._renamed(error, method, target) from error
+
+    async def _begin(
+        self, method: str, target: str, headers: Mapping[str, str], body: bytes | AsyncIterator[bytes] | None
+    ) -> aiohttp.ClientResponse:
+        started = time.perf_counter()
+        response = await self._session.request(
+            method, self._url(target), headers=headers, data=body, allow_redirects=False
+        )
+        self._waited.observe(time.perf_counter() - started)
+        self._saw(response.status)
+        return response
+
+    def _reply(self, response: aiohttp.ClientResponse, method: str) -> Reply:
+        return Reply(
+            status=response.status,
+            reason=response.reason or "",
+            headers=tuple(response.headers.items()),
+            body=self._chunks(response, method),
+        )
 
     async def _chunks(self, response: aiohttp.ClientResponse, method: str) -> AsyncIterator[bytes]:
         try:
@@ -203,6 +259,31 @@ class HttpBackend:
         self._wire.close()
         await self._session.close()
         await self._sign_in.close()
+
+
+class _Watched:
+    """A body on its way out: `error` is what reading it raised, which aiohttp wraps into an error of the connection."""
+
+    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+        self._chunks = chunks
+        self.error: Exception | None = None
+
+    async def taken_within(self, seconds: float, silence: asyncio.Timeout) -> AsyncIterator[bytes]:
+        """Pass the chunks on; `silence` ends when one of them is not taken in time: sock_read counts only after it."""
+        loop = asyncio.get_running_loop()
+        while (chunk := await self._read()) is not None:
+            with suppress(RuntimeError):  # answered before all was sent: nobody waits any more
+                silence.reschedule(loop.time() + seconds)
+            yield chunk
+            with suppress(RuntimeError):
+                silence.reschedule(None)
+
+    async def _read(self) -> bytes | None:
+        try:
+            return await anext(self._chunks, None)
+        except Exception as error:
+            self.error = error
+            raise
 
 
 def _url_of(base_url: str, target: str) -> URL:

@@ -61,6 +61,10 @@ def _lines(document: dict[str, Any]) -> list[str]:
         f"journal: {size(used)} of {size(capacity)}; to deliver: {journal['entries']};"
         f" open at the primary: {document['open_entries']}" + ("; FULL" if journal["is_full"] else ""),
     ]
+    if document["spool_capacity_bytes"]:
+        lines.append(
+            f"files that wait: {size(document['spool_used_bytes'])} of {size(document['spool_capacity_bytes'])}"
+        )
     if journal["quarantined"]:
         lines.append(f"{journal['quarantined']} damaged records are set aside; `reconcile` repairs what they held")
     if not document["ready"]:

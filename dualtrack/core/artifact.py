@@ -30,8 +30,8 @@ def effective(path: str) -> str:
 
     Idempotent. An empty path is the root itself.
     """
-    decoded = _decoded(path)
-    if "#" in decoded or any(ord(letter) < 32 for letter in decoded):
+    decoded = _escaped(_decoded(path))
+    if "#" in decoded:
         raise UnsafePathError("Invalid path")
     parts = decoded.split("/")
     drive, rest = ntpath.splitdrive(decoded)
@@ -40,6 +40,11 @@ def effective(path: str) -> str:
         raise UnsafePathError("Invalid path")
     name = "/".join(part for part in parts if part not in {"", "."})
     return name if name == decoded else effective(name)
+
+
+def _escaped(path: str) -> str:
+    """Spell control characters as letters: `…%17…` of a time in a name is what older clients really send."""
+    return "".join(f"%{ord(letter):02x}" if ord(letter) < 32 or ord(letter) == 127 else letter for letter in path)
 
 
 def _decoded(path: str) -> str:

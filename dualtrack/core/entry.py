@@ -70,13 +70,15 @@ class Entry:
     """A queued write on its way to one secondary.
 
     `seq` orders a lane: the order in which writes were acknowledged. `attempted` says that an earlier attempt of this
-    create may have reached the backend, so it is looked for before it is sent again.
+    create may have reached the backend, so it is looked for before it is sent again. `spool` names the file that an
+    upload needs, empty for all else.
     """
 
     seq: int
     exchange: Exchange
     settled_at: float
     attempted: bool = False
+    spool: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,7 +42,8 @@ def parse_key(key: str) -> Ref:
 class Twin:
     """One row of the id map: what `ref` is called on `backend`, its name and its artifact root there, where known.
 
-    An empty `backend_id` says that an operator discarded the entity: it is not to be mirrored to that backend.
+    An empty `backend_id` says that an operator discarded the entity: it is not to be mirrored to that backend. A model
+    on a backend without logged models is files of its run: its id is `<run id>/<folder>` (`stand_in`).
     """
 
     ref: Ref
@@ -54,3 +55,15 @@ class Twin:
     @property
     def is_discarded(self) -> bool:
         return not self.backend_id
+
+    @property
+    def is_stand_in(self) -> bool:
+        return self.ref.kind is EntityKind.MODEL and "/" in self.backend_id
+
+
+def stand_in(ref: Ref, backend: str, run: Twin | None, folder: str) -> Twin:
+    """Answer what stands for model `ref` where there are no logged models; without a run it has no files either."""
+    if run is None or not run.root:
+        return Twin(ref=ref, backend=backend, backend_id=BackendId(f"{run.backend_id if run else ''}/{folder}"))
+    root = f"{run.root.rstrip('/')}/{folder}"
+    return Twin(ref=ref, backend=backend, backend_id=BackendId(f"{run.backend_id}/{folder}"), root=root)

@@ -13,10 +13,11 @@ and it sends nothing. The proxy calls it once per request, `placement` reads its
 
 *Placement.* A section of the table says where its writes go; a row says what it does. A write that changes
 what the sides must agree on is `MIRROR`. A write that belongs to tracking, but which this release sends to
-the primary alone, is `UNMIRRORED`: it is counted as a loss, never silent (P7). Reads, the UI and what
-administers one server are `PRIMARY`. The model registry is one backend, so there even reads are `REGISTRY`
-(P6): the two sides number versions on their own. `LOCAL` is answered here: a client decides once, in three
-seconds, from `/version` whether it traces.
+the primary alone, is `UNMIRRORED`: it is counted as a loss, never silent (P7). Files are `FILES`: the proxy
+has a road of its own for them, reads included, because it has to see the bytes and the roots they lie below.
+Reads, the UI and what administers one server are `PRIMARY`. The model registry is one backend, so there even
+reads are `REGISTRY` (P6): the two sides number versions on their own. `LOCAL` is answered here: a client
+decides once, in three seconds, from `/version` whether it traces.
 
 *Kind is by effect, not by method.* A POST that only searches is a read; mirroring it would cost and prove
 nothing.
@@ -109,6 +110,7 @@ class Goes(StrEnum):
 
     MIRROR = "mirror"  # tracking write: primary, then every secondary
     UNMIRRORED = "unmirrored"  # tracking write sent to the primary alone by this release; counted as a loss
+    FILES = "files"  # artifacts: streamed to the primary and kept for the secondaries (proxy/artifacts.py)
     PRIMARY = "primary"  # reads, UI, server administration
     REGISTRY = "registry"  # model registry: exactly one backend
     LOCAL = "local"  # the proxy answers by itself
@@ -150,7 +152,7 @@ class Match:
     params: Mapping[str, str]
 
 
-MIRROR, UNMIRRORED, PRIMARY, REGISTRY, LOCAL = Goes
+MIRROR, UNMIRRORED, FILES, PRIMARY, REGISTRY, LOCAL = Goes
 BOTH, AJAX, API, BARE = Ajax
 
 
@@ -158,7 +160,7 @@ def _rows(group: Group, goes: Goes, ajax: Ajax, root: str, table: str) -> Iterat
     """Read one section: `goes` is where its writes go, and where all of it goes if that is one place only."""
     for line in table.strip().splitlines():
         operation, methods, kind, path, *ids = line.split()
-        one_place = goes in (REGISTRY, LOCAL)
+        one_place = goes in (REGISTRY, LOCAL, FILES)
         yield Route(
             operation=operation,
             methods=tuple(methods.split(",")),
@@ -359,7 +361,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     """),
 
     # --- artifacts ---
-    *_rows(Group.ARTIFACTS, UNMIRRORED, BOTH, "2.0/mlflow-artifacts/", """
+    *_rows(Group.ARTIFACTS, FILES, BOTH, "2.0/mlflow-artifacts/", """
     listProxiedArtifacts     GET     read   artifacts                          path
     downloadArtifact         GET     read   artifacts/{artifact_path:path}     artifact_path
     uploadArtifact           PUT     write  artifacts/{artifact_path:path}     artifact_path
@@ -369,15 +371,17 @@ ROUTES: Final[tuple[Route, ...]] = (
     createMultipartUpload    POST    write  mpu/create/{artifact_path:path}    artifact_path
     getPresignedDownloadUrl  GET     read   presigned/{artifact_path:path}     artifact_path
     """),
-    *_rows(Group.ARTIFACTS, UNMIRRORED, BOTH, "2.0/mlflow/", """
-    listArtifacts               GET   read   artifacts/list                    run_id run_uuid
+    *_rows(Group.ARTIFACTS, PRIMARY, BOTH, "2.0/mlflow/", """
+    listArtifacts  GET  read  artifacts/list  run_id run_uuid
+    """),
+    *_rows(Group.ARTIFACTS, FILES, BOTH, "2.0/mlflow/", """
     createPresignedDownloadUrl  POST  read   artifacts/presigned-download-url  run_id
     createPresignedUploadUrl    POST  write  artifacts/presigned-upload-url    run_id model_id
     """),
-    *_rows(Group.ARTIFACTS, UNMIRRORED, AJAX, "2.0/mlflow/", """
+    *_rows(Group.ARTIFACTS, FILES, AJAX, "2.0/mlflow/", """
     uploadUiArtifact  POST  write  upload-artifact  run_uuid
     """),
-    *_rows(Group.ARTIFACTS, UNMIRRORED, BARE, "", """
+    *_rows(Group.ARTIFACTS, PRIMARY, BARE, "", """
     getArtifact  GET  read  /get-artifact  run_id run_uuid
     """),
 

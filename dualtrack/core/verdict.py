@@ -106,3 +106,8 @@ def describe(answer: Answer) -> str:
     """Name an answer in one line for people: status, code and the backend's own words, bounded."""
     words = " ".join(part for part in (answer.error_code, answer.message) if part)
     return f"HTTP {answer.status} {words}".strip()[:500]
+
+
+def lacks_route(answer: Answer) -> bool:
+    """Say whether a backend does not know the endpoint at all: Azure ML's empty 404, or MLflow's web page."""
+    return answer.status == 404 and answer.error_code in {"", "ENDPOINT_NOT_FOUND"}

@@ -4,15 +4,16 @@ A step's outcome is committed before the next one starts, so a crash repeats at 
 idempotent or looked for before it is sent again.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import structlog
 
 from dualtrack.core.coalesce import Batch, halve
 from dualtrack.core.entry import Entry
 from dualtrack.core.exchange import JSON, Answer, Document, Exchange, Observed
-from dualtrack.core.ids import BackendId, EntityKind, Ref, Twin, parse_key
+from dualtrack.core.ids import BackendId, EntityKind, Ref, Twin, parse_key, stand_in
 from dualtrack.core.limits import BatchLimits
 from dualtrack.core.verdict import (
     Bisect,
@@ -24,18 +25,21 @@ from dualtrack.core.verdict import (
     Verdict,
     describe,
     judge,
+    lacks_route,
     retry,
     wait_before,
 )
 from dualtrack.delivery.experiments import Experiments
+from dualtrack.delivery.files import Files
 from dualtrack.delivery.outcome import Done, Later, Outcome, Rewritten, WaitFor
 from dualtrack.delivery.plan import BatchStep, SingleStep, Step, UnreadableStep, plan
 from dualtrack.delivery.resolver import Awaited, Discarded, Known, Resolver
-from dualtrack.errors import BackendError, RejectedError, UnauthorizedError, UnreachableError
+from dualtrack.errors import BackendError, RejectedError, SpoolError, UnauthorizedError, UnreachableError
 from dualtrack.metrics import Metrics
 from dualtrack.ports import Backend, Clock, Lane, Looker, Loss, Parking, Progress, Queue
 from dualtrack.translate.document import field, parse, text, write
 from dualtrack.translate.evidence import metric_keys, shows
+from dualtrack.translate.files import file_write
 from dualtrack.translate.mlflow import (
     API,
     Twins,
@@ -54,6 +58,8 @@ _UNDONE_BY_CASCADES = frozenset({"deleteRun", "restoreRun"})
 _FIRST_BYTES = 512 * 1024
 _READS = 16  # of one turn; then other lanes have theirs
 _MANY = 1000  # entries of one read
+_NO_MODELS = "no_logged_models"
+_TERMINAL = frozenset({"FINISHED", "FAILED", "KILLED", "3", "4", "5"})  # protobuf's JSON takes the numbers too
 _PLACE_SECONDS = 0.5  # until a write in doubt, which keeps its place in the lane, is settled
 
 
@@ -66,10 +72,19 @@ class Policy:
     retry: RetryPolicy
     read_ahead_bytes: int
     linger: float
+    copies_at_end: bool = False  # clients write to the primary's storage themselves: files come when a run ends
+
+
+class Health(Protocol):
+    """Hears how a backend fares: its breaker."""
+
+    def on_success(self) -> None: ...
+
+    def on_trouble(self, retry_after: float | None) -> None: ...
 
 
 class Worker:
-    """Delivers lanes of one backend. `on_trouble` and `on_success` feed its breaker."""
+    """Delivers lanes of one backend."""
 
     def __init__(
         self,
@@ -78,23 +93,23 @@ class Worker:
         looker: Looker,
         resolver: Resolver,
         experiments: Experiments,
+        files: Files,
         clock: Clock,
         metrics: Metrics,
         policy: Policy,
-        *,
-        on_success: Callable[[], None],
-        on_trouble: Callable[[float | None], None],
+        health: Health,
     ) -> None:
         self._backend = backend
         self._queue = queue
         self._looker = looker
         self._resolver = resolver
         self._experiments = experiments
+        self._files = files
         self._clock = clock
         self._metrics = metrics
         self._policy = policy
-        self._on_success = on_success
-        self._on_trouble = on_trouble
+        self._on_success = health.on_success
+        self._on_trouble = health.on_trouble
         self._delivered = metrics.delivered.labels(backend.name)
         self._coalesced = metrics.coalesced.labels(backend.name)
 
@@ -126,6 +141,8 @@ class Worker:
                 # what comes in the meantime gathers again, so that a busy run is delivered in large batches
                 await self._record(lane, step=step, done=outcome, next_at=now + self._policy.linger)
                 self._count(step, outcome)
+                if isinstance(step, SingleStep) and step.entry.spool:
+                    await self._files.release(step.entry.spool)
                 return not any(parking.holds for parking in outcome.parkings)
             case WaitFor(key=key):
                 await self._record(lane, next_at=now + _WAIT_SECONDS, waiting_for=key)
@@ -194,6 +211,9 @@ class Worker:
                     outcome = await self._single(lane, step, attempt)
         except RejectedError as error:
             outcome = self._park(step, str(error))
+        except SpoolError as error:
+            wait = wait_before(attempt, self._policy.retry, self._clock.chance())
+            return Later(wait=wait, reason=str(error), is_backend=False)
         except BackendError as error:
             return self._troubled(step, error, attempt)
         if isinstance(outcome, Done) and outcome.parkings and (attempt == 1 or is_behind):
@@ -253,9 +273,14 @@ class Worker:
                 return resolution
 
     def _absences(self, known: Known) -> tuple[Loss, ...]:
-        return tuple(
+        absent = tuple(
             Loss(reason="unknown_reference", detail=f"{ref.key} is unknown to both sides; kept as it is")
             for ref in known.absent
+        )
+        nameless = (ref for ref, twin in known.twins.items() if twin.is_stand_in)
+        return absent + tuple(
+            Loss(reason=_NO_MODELS, detail=f"{ref.key} is files of its run there; what names it goes without")
+            for ref in nameless
         )
 
     # --- batches ------------------------------------------------------------------------------------------------
@@ -298,8 +323,8 @@ class Worker:
         if isinstance(step, BatchStep):
             parking = _parking(step.done[-1] if step.done else 0, _alone(step.run, step.batch), reason)
             return Done(outcome="parked", parkings=(parking,))
-        holds = step.reading.operation.creates
-        return Done(outcome="parked", parkings=(_parking(step.entry.seq, step.entry.exchange, reason, holds=holds),))
+        parking = _parking(step.entry.seq, step.entry.exchange, reason, holds=step.reading.operation.creates)
+        return Done(outcome="parked", parkings=(replace(parking, spool=step.entry.spool),))
 
     # --- single writes ------------------------------------------------------------------------------------------
 
@@ -311,8 +336,16 @@ class Worker:
         reading = step.reading
         if reading.operation.creates:
             return await self._create(lane, step, known, losses, attempt)
+        if (told := file_write(reading)) is not None:
+            losses += await self._files.deliver(told, step.entry.spool, known.twins[told.ref])
+            self._on_success()
+            return Done(losses=losses)
+        if _is_about_nothing_there(reading, known.twins):
+            return Done(outcome="skipped", losses=losses)
         if await self._has_to_wait(lane, step):
             return Later(wait=_PLACE_SECONDS, reason="waits for earlier writes", is_backend=False)
+        if self._policy.copies_at_end and reading.subject is not None and _ends(reading):
+            await self._files.copy_all(reading.subject, known.twins[reading.subject])
         return await self._change(lane, step, known, losses, attempt)
 
     async def _has_to_wait(self, lane: Lane, step: SingleStep) -> bool:
@@ -391,7 +424,19 @@ class Worker:
                 self._heard(reading.exchange.operation, answer)
                 return self._made(learned, losses, was_there=False)
         self._heard(reading.exchange.operation, answer)
+        if ref.kind is EntityKind.MODEL and lacks_route(answer):
+            return Done(twins=(await self._stand_in(reading, ref, known.twins),), losses=losses)
         return await self._uncreated(step, known, answer, attempt)
+
+    async def _stand_in(self, reading: Reading, ref: Ref, twins: Twins) -> Twin:
+        """There are no logged models on this side: the model becomes files of its run, below its name."""
+        run = next((twin for known, twin in twins.items() if known.kind is EntityKind.RUN), None)
+        name = text(field(parse(reading.exchange.answer), "model", "info", "name")) or "model"
+        made = stand_in(ref, self._backend.name, run, name)
+        taken = await self._queue.rooted(self._backend.name, [made.root]) if made.root else None
+        if taken is not None and taken.ref != ref:
+            made = stand_in(ref, self._backend.name, run, f"{name}-{ref.client_id}")
+        return made
 
     def _made(self, twin: Twin, losses: tuple[Loss, ...], *, was_there: bool) -> Done:
         if was_there:
@@ -404,6 +449,8 @@ class Worker:
         if isinstance(verdict, Retry):
             return Later(wait=verdict.wait, reason=verdict.reason, is_backend=True, retry_after=verdict.retry_after)
         for ref in known.twins:
+            if known.twins[ref].is_stand_in:
+                continue
             entity = await self._looker.get(ref.kind, known.twins[ref].backend_id)
             if entity is None:
                 return await self._forgotten(ref, attempt)
@@ -453,7 +500,7 @@ class Worker:
         return await self._looker.observe(twin.ref.kind, twin.backend_id, metric_keys(reading))
 
     async def _is_there(self, ref: Ref, twins: Twins) -> bool:
-        return await self._looker.get(ref.kind, twins[ref].backend_id) is not None
+        return twins[ref].is_stand_in or await self._looker.get(ref.kind, twins[ref].backend_id) is not None
 
     async def _lost(self, step: BatchStep | SingleStep, attempt: int, ref: Ref | None = None) -> Outcome:
         """Something that was here is gone: forget its id, so that it is found by its mark or brought over again."""
@@ -465,6 +512,21 @@ class Worker:
         log.warning("delivery.forgotten", backend=self._backend.name, entity=ref.key)
         wait = wait_before(attempt, self._policy.retry, self._clock.chance())
         return Later(wait=wait, reason=f"{ref.key} is no longer on {self._backend.name}", is_backend=False)
+
+
+def _is_about_nothing_there(reading: Reading, twins: Twins) -> bool:
+    """Say whether a write is about a model alone that is only files on that side, or links to nothing but such."""
+    if reading.subject is not None and twins[reading.subject].is_stand_in:
+        return True
+    models = [twin for ref, twin in twins.items() if ref.kind is EntityKind.MODEL]
+    return reading.exchange.operation == "logOutputs" and all(twin.is_stand_in for twin in models) and bool(models)
+
+
+def _ends(reading: Reading) -> bool:
+    """Say whether after this write its run or model gets no more files as a rule."""
+    if reading.exchange.operation == "updateRun":
+        return text(reading.document.get("status")) in _TERMINAL
+    return reading.exchange.operation == "finalizeLoggedModel"
 
 
 def _is_backlog(entries: Sequence[Entry], budget: int) -> bool:

@@ -31,8 +31,8 @@ _NOT_PASSED_ON = HOP_BY_HOP | {"host", "origin", "expect", "authorization", "coo
 _WHOLE = 64 * 1024  # answers up to this size go out in one write
 
 
-class BodyTooLargeError(Exception):
-    pass
+class ClientGoneError(Exception):
+    """The client hung up: nobody's fault, and not the backend's."""
 
 
 def request_headers(headers: Mapping[str, str], *, forwards_credentials: bool) -> CIMultiDict[str]:
@@ -112,12 +112,21 @@ async def _continue(request: web.BaseRequest) -> None:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
-async def _chunks(request: web.BaseRequest, seconds: float) -> AsyncIterator[bytes]:
-    """A body as it arrives; each silence is bounded."""
+async def body_chunks(request: web.BaseRequest, seconds: float) -> AsyncIterator[bytes]:
+    """A body as it arrives; each silence is bounded. Raises `Refusal` for a silence, `ClientGoneError` for a cut."""
+    if not has_body(request):
+        return
+    await _continue(request)
     content = request.content
     while True:
-        async with asyncio.timeout(seconds):
-            chunk = await content.readany()
+        try:
+            async with asyncio.timeout(seconds):
+                chunk = await content.readany()
+        except TimeoutError as error:
+            message = f"the request body stopped for {seconds:.0f} s; limits.body_timeout allows more"
+            raise Refusal(408, "DEADLINE_EXCEEDED", message) from error
+        except (web.RequestPayloadError, OSError) as error:
+            raise ClientGoneError(str(error)) from error
         if not chunk:
             return
         yield chunk
@@ -136,16 +145,11 @@ async def pass_on(
     headers = request_headers(request.headers, forwards_credentials=forwards_credentials)
     body: AsyncIterator[bytes] | None = None
     if has_body(request):
-        await _continue(request)
-        body = _chunks(request, body_seconds)
+        body = body_chunks(request, body_seconds)
     else:
         headers.pop("Content-Length", None)
     async with upstream.stream(request.method, target, headers, body) as reply:
         return await _answer(request, reply, label)
-
-
-class ClientGoneError(Exception):
-    """The client hung up: nobody's fault, and not the backend's."""
 
 
 async def _write(response: web.StreamResponse, chunk: bytes) -> None:
@@ -175,3 +179,8 @@ async def _answer(request: web.BaseRequest, reply: Reply, label: str) -> web.Str
         return response
     await response.write_eof()
     return response
+
+
+def api_path(path: str) -> str:
+    """The path as clients other than the UI spell it: `/ajax-api/…` is `/api/…` on every server."""
+    return path.replace("/ajax-api/", "/api/", 1) if path.startswith("/ajax-api/") else path

@@ -1,10 +1,12 @@
 """Registry calls when the registry lives on a secondary.
 
 Ids are translated, the run's writes waited for, answers translated back. A call goes to the registry and nowhere else.
-What it names must have arrived there first, so the call waits, bounded, until nothing of those runs is queued any
-more; when the wait runs out the client gets a 503 that it repeats.
+What it names must have arrived there first, files included, so the call waits, bounded, until nothing of those runs
+and models is queued any more; when the wait runs out the client gets a 503 that says what is missing, and repeats it.
+A version's files are read where it is registered: its download address leads to the registry's own store.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from urllib.parse import parse_qsl, urlencode
 
@@ -12,17 +14,25 @@ from aiohttp import web
 
 from dualtrack.core.exchange import Document
 from dualtrack.core.ids import BackendId, Ref, Twin
-from dualtrack.ports import Adopter, Backend, Clock, Queue
+from dualtrack.core.routes import Match
+from dualtrack.ports import Adopter, Backend, Clock, Lane, Queue
 from dualtrack.proxy.errors import Refusal, unavailable
 from dualtrack.proxy.forward import pass_on, request_headers, response_headers
+from dualtrack.proxy.roots import Roots
 from dualtrack.translate.document import MalformedError, parse, write
+from dualtrack.translate.files import COPY, UPLOAD
 from dualtrack.translate.registry import Name, Place, as_ref, from_query, names, roots_above, to_query, walk
 
 _LOOK_SECONDS = 0.05
+_DOWNLOAD_URI = "getModelVersionDownloadUri"
+_TOLD_BYTES = 256 * 1024  # of a lane, to say what is missing
 
 
 class RegistryRelay:
-    """Relays to `registry`, a secondary. `wait` is how many seconds a call may wait for a run's writes."""
+    """Relays to `registry`, a secondary. `wait` is how many seconds a call may wait for a run's writes.
+
+    `roots` makes artifact roots fit for clients; None where clients reach the backends' storage themselves.
+    """
 
     def __init__(
         self,
@@ -32,6 +42,7 @@ class RegistryRelay:
         adopter: Adopter,
         clock: Clock,
         wait: float,
+        roots: Roots | None = None,
     ) -> None:
         self._registry = registry
         self._primary = primary
@@ -39,8 +50,11 @@ class RegistryRelay:
         self._adopter = adopter
         self._clock = clock
         self._wait = wait
+        self._roots = roots
 
-    async def relay(self, request: web.BaseRequest, path: str, query: str, body: bytes) -> web.StreamResponse:
+    async def relay(
+        self, request: web.BaseRequest, match: Match, path: str, query: str, body: bytes
+    ) -> web.StreamResponse:
         """Answer a registry call. Raises `Refusal`, and what reaching the registry raises."""
         pairs = from_query(parse_qsl(query, keep_blank_values=True))
         try:
@@ -59,9 +73,9 @@ class RegistryRelay:
         reply = await self._registry.exchange(request.method, target, headers, sent)
         back = response_headers(reply.headers, "registry")
         back.popall("Content-Length", None)
-        return web.Response(
-            status=reply.status, reason=reply.reason, headers=back, body=await self._translated_back(reply.body)
-        )
+        stays_there = match.route.operation == _DOWNLOAD_URI
+        answer = await self._translated_back(reply.body, stays_there=stays_there)
+        return web.Response(status=reply.status, reason=reply.reason, headers=back, body=answer)
 
     async def download(self, request: web.BaseRequest, target: str) -> web.StreamResponse:
         """Stream a model version's file; it is named by model and version, which need no translation."""
@@ -99,6 +113,7 @@ class RegistryRelay:
             if not await self._queue.is_pending(name, ref.key):
                 twin = await self._queue.twin(ref, name)
                 if twin is not None:
+                    await self._check_files(ref)
                     return twin
                 if asked or not await self._adopter.adopt(ref, name):
                     return None
@@ -106,35 +121,58 @@ class RegistryRelay:
             if self._clock.now() >= deadline:
                 raise unavailable(
                     f"the registry is on {name}, and writes of {ref.key} have not all arrived there within"
-                    f" {self._wait:.0f} s (registry_wait). `dualtrack status` says why; the call can be repeated",
+                    f" {self._wait:.0f} s (registry_wait): {await self._missing(ref)}. `dualtrack status` says why;"
+                    " the call can be repeated",
                     retry_after=10,
                     label="registry",
                 )
             await self._clock.wait(_LOOK_SECONDS)
 
+    async def _missing(self, ref: Ref) -> str:
+        """Name what waits in the lane of `ref`, by operation; the head of it when it is long."""
+        lane = Lane(backend=self._registry.name, key=ref.key, attempts=0)
+        waiting = Counter(entry.exchange.operation for entry in await self._queue.read(lane, _TOLD_BYTES))
+        return ", ".join(f"{count} {operation}" for operation, count in waiting.items()) or "a write in doubt"
+
+    async def _check_files(self, ref: Ref) -> None:
+        """Refuse to register what lacks a file there that nobody will send again by itself."""
+        cause = await self._queue.has_parked(self._registry.name, ref.key, (UPLOAD, COPY))
+        if cause is not None:
+            raise unavailable(
+                f"the registry is on {self._registry.name}, which refused a file of {ref.key}: {cause}."
+                " `dualtrack parked list` shows it; retry it there, then repeat the call",
+                retry_after=30,
+                label="registry",
+            )
+
     # --- back ---------------------------------------------------------------------------------------------------
 
-    async def _translated_back(self, body: bytes) -> bytes:
+    async def _translated_back(self, body: bytes, *, stays_there: bool) -> bytes:
         try:
             document = parse(body)
         except MalformedError:
             return body
-        back = {item: await self._back(item) for item in names(document)}
+        back = {item: await self._back(item, stays_there=stays_there) for item in names(document)}
         if all(value == _same(item) for item, value in back.items()):
             return body
         renamed = walk(document, lambda item: back.get(item, _same(item)))
         return write(_object(renamed))
 
-    async def _back(self, item: Name | Place) -> str:
+    async def _back(self, item: Name | Place, *, stays_there: bool) -> str:
         name = self._registry.name
         if isinstance(item, Name):
             ref = await self._queue.client_ref(item.kind, name, BackendId(item.value))
             return ref.client_id if ref is not None else item.value
+        if stays_there and self._roots is not None:
+            return await self._roots.shown(item.uri, name)
         owner = await self._queue.rooted(name, roots_above(item.uri))
         here = await self._queue.twin(owner.ref, self._primary) if owner is not None else None
         if owner is None or here is None or not here.root:
-            return item.uri
-        return here.root + item.uri[len(owner.root) :]
+            return await self._shown(item.uri, name)
+        return await self._shown(here.root + item.uri[len(owner.root) :], self._primary)
+
+    async def _shown(self, uri: str, backend: str) -> str:
+        return await self._roots.shown(uri, backend) if self._roots is not None else uri
 
 
 def _same(item: Name | Place) -> str:

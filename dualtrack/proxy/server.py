@@ -13,107 +13,65 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import structlog
 from aiohttp import web
 
-from dualtrack.core.entry import OpenEntry
-from dualtrack.core.exchange import Exchange
 from dualtrack.core.routes import Goes, Kind, Match, classify
-from dualtrack.errors import BackendError, JournalError, JournalFullError, UnauthorizedError, UnreachableError
+from dualtrack.errors import BackendError, JournalError, UnauthorizedError
 from dualtrack.metrics import Metrics
-from dualtrack.ports import Clock, Intake, Settlement, Upstream
+from dualtrack.proxy.answers import READINGS, Reading, read_back
+from dualtrack.proxy.artifacts import ArtifactRoutes
+from dualtrack.proxy.bracket import Bracket
 from dualtrack.proxy.errors import Refusal, unavailable
-from dualtrack.proxy.forward import ClientGoneError, pass_on, read_body, request_headers, response_headers
+from dualtrack.proxy.forward import ClientGoneError, api_path, read_body
 from dualtrack.proxy.guard import Guard
+from dualtrack.proxy.primary import Primary, Rules
 from dualtrack.proxy.registry import RegistryRelay
-from dualtrack.translate.document import MalformedError
-from dualtrack.translate.operations import made_by, read
+from dualtrack.proxy.roots import Roots
+from dualtrack.proxy.writes import WriteRoutes
 
 log = structlog.get_logger("dualtrack.proxy")
 
-_RETRY_MIN, _RETRY_MAX = 2.0, 60.0
-
-
-class Doubts(Protocol):
-    """Takes writes whose outcome at the primary is not known."""
-
-    def take(self, entry: OpenEntry) -> None: ...
+_DOWNLOAD = "getModelVersionArtifact"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
-    """Bounds and policies of the hot path. Sizes in bytes, times in seconds."""
+class Mirrored:
+    """What a proxy with at least one secondary has besides its primary. `rewrites`: clients see roots of its own."""
 
-    max_body: int
-    body_timeout: float
-    forwards_credentials: bool
-    passes_when_full: bool
-
-
-@dataclass(slots=True)
-class Outage:
-    """Since when the primary has not answered: a client that repeats waits as long as it has lasted so far."""
-
-    since: float | None = None
-
-    def retry_after(self, now: float) -> float:
-        if self.since is None:
-            self.since = now
-        return min(_RETRY_MAX, max(_RETRY_MIN, now - self.since))
-
-    def is_over(self) -> None:
-        self.since = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mirroring:
-    """What a proxy with at least one secondary has besides its primary."""
-
-    intake: Intake
-    doubts: Doubts
-    secondaries: tuple[str, ...]
-
-
-@dataclass(slots=True)
-class Opened:
-    """An entry that was opened; `key` is None for a create. `upstream_seconds` is what the primary took."""
-
-    entry_id: int
-    key: str | None
-    upstream_seconds: float = 0.0
+    writes: WriteRoutes
+    files: ArtifactRoutes
+    roots: Roots
+    bracket: Bracket
+    rewrites: bool
 
 
 class Proxy:
     """Answers clients. `registry` relays to a registry on a secondary; None means that the primary is the registry.
 
-    `mirroring` is None when there is one backend alone: then nothing is journaled. `version` answers `/version`.
+    `mirrored` is None when there is one backend alone: then nothing is journaled. `version` answers `/version`.
     """
 
     def __init__(
         self,
-        primary: Upstream,
+        primary: Primary,
         guard: Guard,
         rules: Rules,
-        clock: Clock,
         metrics: Metrics,
         *,
         version: Callable[[], str],
-        mirroring: Mirroring | None = None,
+        mirrored: Mirrored | None = None,
         registry: RegistryRelay | None = None,
     ) -> None:
         self._primary = primary
         self._guard = guard
         self._rules = rules
-        self._clock = clock
         self._metrics = metrics
         self._version = version
-        self._mirroring = mirroring
+        self._mirrored = mirrored
         self._registry = registry
-        self._outage = Outage()
         self._observed: dict[tuple[str, str], tuple[Callable[[], None], Callable[[float], None]]] = {}
-        self._overhead = metrics.overhead.labels("mirrored")
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request, whatever it is."""
@@ -164,186 +122,67 @@ class Proxy:
         if error.backend != self._primary.name:
             return unavailable(f"the registry {error.backend} cannot be reached: {error.cause}", 10, "registry")
         words = "cannot be signed in to" if isinstance(error, UnauthorizedError) else "cannot be reached"
-        retry_after = self._outage.retry_after(self._clock.now())
-        return unavailable(f"the primary {error.backend} {words}: {error.cause}", retry_after)
+        return unavailable(f"the primary {error.backend} {words}: {error.cause}", self._primary.retry_after())
 
     async def _route(self, request: web.BaseRequest, match: Match | None, path: str, query: str) -> web.StreamResponse:
         target = f"{path}?{query}" if query else path
         if match is None:
             self._metrics.unknown_routes.inc()
-            return await self._pass(request, target, "primary-only")
-        match match.route.goes:
-            case Goes.MIRROR if self._mirroring is not None:
-                return await self._mirror(request, match, path, query, self._mirroring)
-            case Goes.REGISTRY:
-                return await self._to_registry(request, match, path, query)
-            case Goes.LOCAL:
-                headers = {"X-Dualtrack": "read"}
-                return web.Response(text=self._version(), headers=headers)
-            case Goes.UNMIRRORED:
-                return await self._unmirrored(request, target)
-            case _:
-                label = "primary-only" if match.route.kind is Kind.WRITE else "read"
-                return await self._pass(request, target, label)
+            return await self._primary.pass_on(request, target, "primary-only")
+        goes, mirrored = match.route.goes, self._mirrored
+        if goes is Goes.LOCAL:
+            return web.Response(text=self._version(), headers={"X-Dualtrack": "read"})
+        if goes is Goes.REGISTRY:
+            return await self._to_registry(request, match, path, query)
+        if mirrored is not None:
+            match goes:
+                case Goes.MIRROR:
+                    return await mirrored.writes.handle(request, match, path, query)
+                case Goes.FILES:
+                    return await mirrored.files.handle(request, match, path, query)
+                case Goes.UNMIRRORED:
+                    return await self._unmirrored(request, target, mirrored)
+                case _:
+                    reading = READINGS.get(match.route.operation)
+                    if reading is not None:
+                        return await self._rooted(request, path, query, reading, mirrored, "read")
+        label = "primary-only" if match.route.kind is Kind.WRITE else "read"
+        return await self._primary.pass_on(request, target, label)
 
-    async def _pass(self, request: web.BaseRequest, target: str, label: str) -> web.StreamResponse:
-        response = await pass_on(
-            request,
-            self._primary,
-            target,
-            label,
-            forwards_credentials=self._rules.forwards_credentials,
-            body_seconds=self._rules.body_timeout,
-        )
-        self._outage.is_over()
+    async def _unmirrored(self, request: web.BaseRequest, target: str, mirrored: Mirrored) -> web.StreamResponse:
+        response = await self._primary.pass_on(request, target, "primary-only")
+        if response.status < 400:
+            mirrored.bracket.lost("unmirrored_route")
         return response
 
-    async def _unmirrored(self, request: web.BaseRequest, target: str) -> web.StreamResponse:
-        response = await self._pass(request, target, "primary-only")
-        if response.status < 400 and self._mirroring is not None:
-            for backend in self._mirroring.secondaries:
-                self._metrics.losses.labels(backend, "unmirrored_route").inc()
-        return response
+    async def _rooted(
+        self, request: web.BaseRequest, path: str, query: str, reading: Reading, mirrored: Mirrored, label: str
+    ) -> web.StreamResponse:
+        """Pass on a call in which artifact roots are named, with those that the primary knows, and translate back."""
+        body = await read_body(request, self._rules.max_body, self._rules.body_timeout)
+        if mirrored.rewrites:
+            body, query = await mirrored.roots.inward_body(body), await mirrored.roots.inward_query(query)
+        response = await self._primary.ask(request, f"{path}?{query}" if query else path, body, label)
+        return await read_back(response, reading, mirrored.roots, rewrites=mirrored.rewrites)
 
     async def _to_registry(self, request: web.BaseRequest, match: Match, path: str, query: str) -> web.StreamResponse:
         target = f"{path}?{query}" if query else path
-        if self._registry is None:
-            return await self._pass(request, target, "registry")
-        if match.route.path == "/model-versions/get-artifact":
+        mirrored = self._mirrored
+        is_download = match.route.operation == _DOWNLOAD
+        if self._registry is None or mirrored is None:
+            if mirrored is None or is_download:
+                return await self._primary.pass_on(request, target, "registry")
+            return await self._rooted(request, path, query, Reading.MANY, mirrored, "registry")
+        if is_download:
             return await self._registry.download(request, target)
         body = await read_body(request, self._rules.max_body, self._rules.body_timeout)
+        if mirrored.rewrites:
+            body, query = await mirrored.roots.inward_body(body), await mirrored.roots.inward_query(query)
         try:
-            return await self._registry.relay(request, api_path(path), query, body)
+            return await self._registry.relay(request, match, api_path(path), query, body)
         except Refusal:
             self._metrics.registry_refused.labels("not_arrived").inc()
             raise
-
-    # --- mirrored writes ----------------------------------------------------------------------------------------
-
-    async def _mirror(
-        self, request: web.BaseRequest, match: Match, path: str, query: str, mirroring: Mirroring
-    ) -> web.StreamResponse:
-        body = await read_body(request, self._rules.max_body, self._rules.body_timeout)
-        started = time.perf_counter()
-        exchange = Exchange(
-            operation=match.route.operation, method=request.method, path=api_path(path), query=query, body=body
-        )
-        try:
-            reading = read(exchange)
-        except MalformedError as error:
-            raise Refusal(400, "MALFORMED_REQUEST", str(error)) from error
-        try:
-            entry_id = await mirroring.intake.open(exchange)
-        except JournalFullError as error:
-            return await self._without_journal(request, path, query, body, error, mirroring)
-        opened = Opened(entry_id, reading.subject.key if reading.subject is not None else None)
-        response = await self._bracketed(request, path, query, exchange, opened, mirroring)
-        self._overhead.observe(time.perf_counter() - started - opened.upstream_seconds)
-        return response
-
-    async def _bracketed(
-        self,
-        request: web.BaseRequest,
-        path: str,
-        query: str,
-        exchange: Exchange,
-        opened: Opened,
-        mirroring: Mirroring,
-    ) -> web.StreamResponse:
-        """Ask the primary and settle the entry with what it says."""
-        intake = mirroring.intake
-        try:
-            asked = time.perf_counter()
-            response = await self._ask(request, path, query, exchange.body)
-            opened.upstream_seconds = time.perf_counter() - asked
-        except UnreachableError as error:
-            if error.sent:
-                mirroring.doubts.take(intake.doubt(opened.entry_id, opened.key))
-            else:
-                intake.refuse(opened.entry_id)
-            raise
-        except UnauthorizedError:
-            intake.refuse(opened.entry_id)
-            raise
-        except BaseException:
-            mirroring.doubts.take(intake.doubt(opened.entry_id, opened.key))
-            raise
-        if response.status >= 500:
-            mirroring.doubts.take(intake.doubt(opened.entry_id, opened.key))
-            return response
-        if response.status >= 300:
-            intake.refuse(opened.entry_id)
-            return response
-        await self._settle(exchange, opened, response, mirroring)
-        return response
-
-    async def _settle(self, exchange: Exchange, opened: Opened, response: web.Response, mirroring: Mirroring) -> None:
-        try:
-            await mirroring.intake.settle(self._settlement(exchange, opened, response))
-        except MalformedError:
-            # the primary made something and did not say what: that is for the settler to find out
-            mirroring.doubts.take(mirroring.intake.doubt(opened.entry_id, opened.key))
-        except JournalError:
-            mirroring.doubts.take(mirroring.intake.doubt(opened.entry_id, opened.key))
-            if not self._rules.passes_when_full:
-                raise
-            for backend in mirroring.secondaries:
-                self._metrics.losses.labels(backend, "journal_full").inc()
-            response.headers["X-Dualtrack"] = "primary-only"
-            return
-        response.headers["X-Dualtrack"] = "mirrored"
-
-    def _settlement(self, exchange: Exchange, opened: Opened, response: web.Response) -> Settlement:
-        if opened.key is not None:
-            return Settlement(entry_id=opened.entry_id, key=opened.key)
-        body = response.body
-        answered = Exchange(
-            operation=exchange.operation,
-            method=exchange.method,
-            path=exchange.path,
-            query=exchange.query,
-            body=exchange.body,
-            answer=body if isinstance(body, bytes) else b"",
-        )
-        made = made_by(answered, self._primary.name)
-        if made is None:
-            raise MalformedError("the primary's answer names no id")
-        return Settlement(entry_id=opened.entry_id, key=made.ref.key, exchange=answered, twins=(made,))
-
-    async def _ask(self, request: web.BaseRequest, path: str, query: str, body: bytes) -> web.Response:
-        """Send a mirrored write to the primary and read its whole answer, which is small."""
-        headers = request_headers(request.headers, forwards_credentials=self._rules.forwards_credentials)
-        # a create's answer is read, so it must not come compressed
-        headers["Accept-Encoding"] = "identity"
-        headers.popall("Content-Length", None)
-        target = f"{path}?{query}" if query else path
-        reply = await self._primary.exchange(request.method, target, headers, body)
-        self._outage.is_over()
-        return web.Response(
-            status=reply.status,
-            reason=reply.reason,
-            headers=response_headers(reply.headers, "primary-only"),
-            body=reply.body,
-        )
-
-    async def _without_journal(
-        self,
-        request: web.BaseRequest,
-        path: str,
-        query: str,
-        body: bytes,
-        error: JournalFullError,
-        mirroring: Mirroring,
-    ) -> web.StreamResponse:
-        """The journal is full: refuse, or go on with the primary alone, as the configuration says."""
-        if not self._rules.passes_when_full:
-            message = f"{error}; store.on_full is `refuse`. `dualtrack status` shows what it waits for"
-            raise unavailable(message, retry_after=30) from error
-        log.error("proxy.primary_only", error=str(error))
-        response = await self._ask(request, path, query, body)
-        for backend in mirroring.secondaries:
-            self._metrics.losses.labels(backend, "journal_full").inc()
-        return response
 
 
 def _check_target(method: str, target: str) -> None:
@@ -353,11 +192,6 @@ def _check_target(method: str, target: str) -> None:
     if not target.startswith("/") or "#" in target or not target.isascii():
         message = "a request target is a path that starts with a slash; percent-encode what is not plain ASCII, and #"
         raise Refusal(400, "MALFORMED_REQUEST", message)
-
-
-def api_path(path: str) -> str:
-    """The path as clients other than the UI spell it: `/ajax-api/…` is `/api/…` on every server."""
-    return path.replace("/ajax-api/", "/api/", 1) if path.startswith("/ajax-api/") else path
 
 
 class BoundedServer(web.Server):

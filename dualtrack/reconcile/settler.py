@@ -15,10 +15,11 @@ from dualtrack.core.ids import BackendId, EntityKind
 from dualtrack.core.verdict import RetryPolicy, wait_before
 from dualtrack.errors import BackendError, JournalError, RejectedError
 from dualtrack.metrics import Metrics
-from dualtrack.ports import Clock, Journal, Settlement
+from dualtrack.ports import ArtifactNote, Clock, Journal, Settlement
 from dualtrack.reconcile.reader import Reader
 from dualtrack.translate.document import MalformedError, field, objects, parse, text, write
 from dualtrack.translate.evidence import created, metric_keys, remaining, shows, shows_by_absence
+from dualtrack.translate.files import file_write, tell
 from dualtrack.translate.mlflow import API, experiment_by_name, search_created
 from dualtrack.translate.operations import Reading, Shape, lane_of, made_by, read
 
@@ -105,6 +106,16 @@ class Settler:
         if reading.subject is None:
             return None
         subject = reading.subject
+        if (told := file_write(reading)) is not None:
+            # whether it took effect or not: that side is made to equal what the primary has there now
+            unknown = ArtifactNote(path=told.path, size=0, sha256="", spool="")
+            return Settlement(
+                entry_id=entry.entry_id,
+                key=subject.key,
+                seq=entry.seq,
+                exchange=tell(told.operation, told.ref, told.path, in_doubt=True),
+                artifact=unknown,
+            )
         observed = await self._reader.observe(subject.kind, subject.client_id, metric_keys(reading))
         if observed is None:
             is_known = await self._journal.twin(subject, self._primary) is not None

@@ -18,6 +18,29 @@ SELECT record FROM entries WHERE id = ? AND pending IS NULL
 -- name: settle_record
 UPDATE entries SET record = ? WHERE id = ?
 
+-- name: settle_spool
+UPDATE entries SET spool = ? WHERE id = ?
+
+-- name: upsert_artifact
+INSERT INTO artifacts (key, path, size, sha256) VALUES (?, ?, ?, ?)
+    ON CONFLICT (key, path) DO UPDATE SET size = excluded.size, sha256 = excluded.sha256
+
+-- name: delete_artifact
+-- the path and all below it: '0' is what follows '/'
+DELETE FROM artifacts WHERE key = ?1 AND path >= ?2 AND path < ?2 || '0' AND (path = ?2 OR path > ?2 || '/')
+
+-- name: delete_artifacts
+DELETE FROM artifacts WHERE key = ?
+
+-- name: artifacts
+SELECT path, size, sha256 FROM artifacts WHERE key = ? ORDER BY path
+
+-- name: spooled
+SELECT spool FROM entries WHERE spool IS NOT NULL UNION SELECT spool FROM parked WHERE spool IS NOT NULL
+
+-- name: is_spooled
+SELECT 1 FROM entries WHERE spool = ?1 UNION ALL SELECT 1 FROM parked WHERE spool = ?1 LIMIT 1
+
 -- name: due_lanes
 SELECT key, attempts FROM lanes WHERE backend = ? AND held = 0 AND next_at <= ? ORDER BY next_at LIMIT ?
 
@@ -25,7 +48,7 @@ SELECT key, attempts FROM lanes WHERE backend = ? AND held = 0 AND next_at <= ? 
 SELECT key, next_at FROM lanes WHERE backend = ? AND held = 0 ORDER BY next_at LIMIT ?
 
 -- name: read_lane
-SELECT d.seq, d.settled_at, d.attempted, e.record
+SELECT d.seq, d.settled_at, d.attempted, e.spool, e.record
   FROM deliveries AS d LEFT JOIN entries AS e ON e.id = d.entry_id
  WHERE d.backend = ? AND d.key = ? AND d.seq < ? ORDER BY d.seq
 
@@ -71,6 +94,12 @@ INSERT INTO ids (kind, client_id, backend, backend_id, name, root) VALUES (?, ?,
        name = CASE WHEN excluded.name = '' THEN name ELSE excluded.name END,
        root = CASE WHEN excluded.root = '' THEN root ELSE excluded.root END
 
+-- name: upsert_root
+-- an experiment that shares its location with a run or a model does not take their place
+INSERT INTO roots (backend, root, kind, backend_id) VALUES (?, ?, ?, ?)
+    ON CONFLICT (backend, root) DO UPDATE SET kind = excluded.kind, backend_id = excluded.backend_id
+    WHERE roots.kind = 'experiment' OR excluded.kind <> 'experiment'
+
 -- name: delete_twin
 DELETE FROM ids WHERE kind = ? AND client_id = ? AND backend = ?
 
@@ -80,11 +109,8 @@ SELECT backend_id, name, root FROM ids WHERE kind = ? AND client_id = ? AND back
 -- name: client_id
 SELECT client_id FROM ids WHERE backend_id = ? AND backend = ? AND kind = ?
 
--- name: rooted
-SELECT kind, client_id, backend_id, name, root FROM ids WHERE root = ? AND backend = ?
-
 -- name: named
-SELECT client_id, backend_id, root FROM ids WHERE name = ? AND backend = ? AND kind = 'experiment'
+SELECT client_id, backend_id, root FROM ids WHERE name = ? AND backend = ? AND kind = 'experiment' AND name <> ''
 
 -- name: find_entities
 SELECT kind, client_id FROM ids WHERE backend_id = ?1
@@ -98,14 +124,15 @@ SELECT kind, client_id, backend, backend_id, name, root FROM ids WHERE (kind, cl
  ORDER BY kind, client_id, backend LIMIT ?
 
 -- name: insert_parked
-INSERT INTO parked (backend, key, seq, record, operation, reason, cause, holds, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO parked (backend, key, seq, record, operation, reason, cause, holds, at, spool)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: parked
 SELECT id, backend, key, operation, reason, cause, at, holds, record FROM parked
  WHERE (?1 IS NULL OR id = ?1) ORDER BY id DESC LIMIT ?2
 
 -- name: parked_row
-SELECT backend, key, seq, record, holds, operation FROM parked WHERE id = ?
+SELECT backend, key, seq, record, holds, operation, spool FROM parked WHERE id = ?
 
 -- name: delete_parked
 DELETE FROM parked WHERE id = ?
@@ -121,7 +148,7 @@ INSERT INTO losses (backend, key, reason, detail, at) VALUES (?, ?, ?, ?, ?)
 SELECT backend, key, reason, detail, times FROM losses WHERE (?1 IS NULL OR key = ?1) ORDER BY at DESC LIMIT ?2
 
 -- name: insert_entry
-INSERT INTO entries (id, at, record, pending) VALUES (?, ?, ?, ?)
+INSERT INTO entries (id, at, record, pending, spool) VALUES (?, ?, ?, ?, ?)
 
 -- name: insert_delivery
 INSERT INTO deliveries (backend, key, seq, entry_id, settled_at) VALUES (?, ?, ?, ?, ?)

@@ -18,22 +18,25 @@ from typing import Any, TypeVar
 
 from dualtrack.core.entry import Entry, OpenEntry
 from dualtrack.core.exchange import Exchange
-from dualtrack.core.ids import BackendId, ClientId, EntityKind, Ref, Twin, parse_key
+from dualtrack.core.ids import BackendId, ClientId, EntityKind, Ref, Twin
 from dualtrack.errors import JournalError, JournalFullError, RegistryEntryError, StartError
-from dualtrack.ports import Backlog, Lane, Loss, Parked, Progress, Settlement, Usage
+from dualtrack.ports import ArtifactNote, Backlog, Lane, Loss, Parked, Progress, Settlement, Usage
 from dualtrack.store.ballast import Ballast
 from dualtrack.store.opening import acquire, connect, migrate
+from dualtrack.store.parking import discard, last_cause, park, parked_of, retry
 from dualtrack.store.record import DamagedRecordError, seal, unseal
 from dualtrack.store.steps import (
     SQL,
     delete_entries,
+    find_rooted,
     finish,
     insert_open,
-    parked_of,
-    parked_row,
+    insert_spooled,
     reserve,
+    save_roots,
     save_twins,
     settle_rows,
+    settle_whole,
     twin_of,
 )
 from dualtrack.store.writer import Writer
@@ -98,7 +101,7 @@ class SqliteJournal:
 
     # --- the hot path -------------------------------------------------------------------------------------------
 
-    async def open(self, exchange: Exchange) -> int:
+    async def open(self, exchange: Exchange, spool: str = "") -> int:
         if self._is_registry(exchange.operation):
             raise RegistryEntryError(f"{exchange.operation} is a registry call; the journal holds none (P6)")
         self._recover_room()
@@ -111,32 +114,30 @@ class SqliteJournal:
         record = seal(exchange)
         self._used_bytes += len(record)  # until it is measured: a burst between two measurements keeps to the bound
         row = (entry_id, self._now(), record)
-        await self._committed(self._writer.add(insert_open, row, synced=False))
+        if spool:
+            await self._committed(self._writer.add(insert_spooled, (*row, spool), synced=False))
+        else:
+            await self._committed(self._writer.add(insert_open, row, synced=False))
         return entry_id
 
     async def settle(self, settlement: Settlement) -> None:
         seq = self._number() if settlement.seq is None else settlement.seq
         now = self._now()
-        if settlement.exchange is None and not settlement.twins:
-            row = (settlement.entry_id, settlement.key, seq, now, self._secondaries, now + self._linger)
+        # a create is what others wait for: it does not linger
+        due = now if settlement.twins else now + self._linger
+        row = (settlement.entry_id, settlement.key, seq, now, self._secondaries, due)
+        if settlement.exchange is None and settlement.artifact is None and not settlement.twins:
             await self._committed(self._writer.add(settle_rows, row, synced=True))
         else:
-            await self._guard(self._writer.run(self._settle_whole(settlement, seq, now), synced=True))
+
+            def step(connection: sqlite3.Connection) -> None:
+                settle_whole(connection, settlement, row)
+
+            await self._guard(self._writer.run(step, synced=True))
         for backend in self._secondaries:
             self._queued[backend] += 1
         self.give_up_place(settlement.key, seq)
-        self._wake(now if settlement.twins else now + self._linger)
-
-    def _settle_whole(self, settlement: Settlement, seq: int, now: float) -> Callable[[sqlite3.Connection], None]:
-        def step(connection: sqlite3.Connection) -> None:
-            if settlement.exchange is not None:
-                record = seal(settlement.exchange)
-                connection.execute(SQL["settle_record"], (record, settlement.entry_id))
-            save_twins(connection, settlement.twins)
-            # a create is what others wait for: it does not linger
-            settle_rows(connection, [(settlement.entry_id, settlement.key, seq, now, self._secondaries, now)])
-
-        return step
+        self._wake(due)
 
     def refuse(self, entry_id: int) -> None:
         self._writer.add_unawaited(delete_entries, (entry_id,))
@@ -248,16 +249,22 @@ class SqliteJournal:
             found: list[Entry | _Damaged] = []
             size = 0
             cursor = connection.execute(SQL["read_lane"], (lane.backend, lane.key, barrier))
-            for seq, settled_at, attempted, record in cursor:
+            for seq, settled_at, attempted, spool, record in cursor:
                 size += len(record or b"")
                 if found and (size > max_bytes or len(found) >= _READ_AHEAD_ROWS):
                     break
                 try:
-                    exchange = unseal(record or b"")
+                    entry = Entry(
+                        seq=seq,
+                        exchange=unseal(record or b""),
+                        settled_at=settled_at,
+                        attempted=bool(attempted),
+                        spool=spool or "",
+                    )
                 except DamagedRecordError as error:
                     found.append(_Damaged(seq, record, str(error)))
                 else:
-                    found.append(Entry(seq=seq, exchange=exchange, settled_at=settled_at, attempted=bool(attempted)))
+                    found.append(entry)
             cursor.close()
             return found
 
@@ -292,7 +299,7 @@ class SqliteJournal:
             backend, key = progress.backend, progress.key
             save_twins(connection, progress.twins)
             for parking in progress.parkings:
-                connection.execute(SQL["insert_parked"], parked_row(backend, key, parking, now))
+                park(connection, backend, key, parking, now)
             for loss in progress.losses:
                 connection.execute(SQL["add_loss"], (backend, key, loss.reason, loss.detail[:500], now))
             finished = finish(connection, backend, key, progress.done)
@@ -339,6 +346,12 @@ class SqliteJournal:
         pattern = "*" if kind is None else f"{kind}:*"
         return bool(await self._select("has_older", (backend, key, than, pattern)))
 
+    async def is_spooled(self, name: str) -> bool:
+        return bool(await self._select("is_spooled", (name,)))
+
+    async def has_parked(self, backend: str, key: str, operations: Sequence[str]) -> str | None:
+        return await self._read(lambda connection: last_cause(connection, backend, key, operations))
+
     def last_seq(self) -> int:
         return self._given
 
@@ -355,7 +368,7 @@ class SqliteJournal:
             was_attempted = any(attempted for _, _, _, attempted in old)
             finish(connection, backend, key, tuple(row[0] for row in old))
             for offset, (entry_id, exchange) in enumerate(zip(numbers, exchanges, strict=True)):
-                connection.execute(SQL["insert_entry"], (entry_id, now, seal(exchange), 1))
+                connection.execute(SQL["insert_entry"], (entry_id, now, seal(exchange), 1, None))
                 connection.execute(SQL["insert_delivery"], (backend, key, first + offset, entry_id, since))
             if exchanges:
                 connection.execute(SQL["add_lane"], (backend, key, now, since))
@@ -389,11 +402,11 @@ class SqliteJournal:
         return Ref(kind, ClientId(rows[0][0])) if rows else None
 
     async def rooted(self, backend: str, uris: Sequence[str]) -> Twin | None:
-        for uri in uris:
-            for kind, client_id, backend_id, name, root in await self._select("rooted", (uri, backend)):
-                ref = Ref(EntityKind(kind), ClientId(client_id))
-                return Twin(ref=ref, backend=backend, backend_id=BackendId(backend_id), name=name, root=root)
-        return None
+        return await self._read(lambda connection: find_rooted(connection, backend, uris))
+
+    async def learn_roots(self, backend: str, stated: Iterable[tuple[EntityKind, str, str]]) -> None:
+        rows = tuple(stated)
+        await self._guard(self._writer.run(lambda connection: save_roots(connection, backend, rows), synced=False))
 
     async def named(self, kind: EntityKind, backend: str, name: str) -> Twin | None:
         rows = await self._select("named", (name, backend))
@@ -403,7 +416,7 @@ class SqliteJournal:
         ref = Ref(kind, ClientId(client_id))
         return Twin(ref=ref, backend=backend, backend_id=BackendId(backend_id), name=name, root=root)
 
-    async def learn(self, twins: Iterable[Twin]) -> None:
+    async def learn(self, twins: Iterable[Twin], *, synced: bool = True) -> None:
         learned = tuple(twins)
 
         def step(connection: sqlite3.Connection) -> None:
@@ -412,7 +425,7 @@ class SqliteJournal:
             for twin in learned:
                 connection.execute(SQL["wake_waiting"], (now, twin.backend, twin.ref.key))
 
-        await self._guard(self._writer.run(step, synced=True))
+        await self._guard(self._writer.run(step, synced=synced))
         self._wake()
 
     async def forget(self, ref: Ref, backend: str) -> None:
@@ -472,21 +485,7 @@ class SqliteJournal:
         number = self._number()
 
         def step(connection: sqlite3.Connection) -> str | None:
-            row = connection.execute(SQL["parked_row"], (parked_id,)).fetchone()
-            if row is None:
-                return None
-            backend, key, seq, record, _, _ = row
-            connection.execute(SQL["insert_entry"], (number, now, record, 1))
-            taken = {found[0] for found in connection.execute(SQL["lane_entries"], (backend, key, seq))}
-            place = next(place for place in itertools.count(seq, -1) if place not in taken)
-            connection.execute(SQL["insert_delivery"], (backend, key, place, number, now))
-            # it was tried before: a create is looked for before it is sent again
-            connection.execute(SQL["mark_attempted"], (backend, key, place))
-            connection.execute(SQL["delete_parked"], (parked_id,))
-            connection.execute(SQL["add_lane"], (backend, key, now, now))
-            if not connection.execute(SQL["held_by"], (backend, key)).fetchone():
-                connection.execute(SQL["release_lane"], (now, backend, key))
-            return str(backend)
+            return retry(connection, parked_id, number, now)
 
         backend = await self._guard(self._writer.run(step, synced=True))
         if backend is not None and backend in self._queued:
@@ -499,22 +498,7 @@ class SqliteJournal:
         now = self._now()
 
         def step(connection: sqlite3.Connection) -> tuple[str, int] | None:
-            row = connection.execute(SQL["parked_row"], (parked_id,)).fetchone()
-            if row is None:
-                return None
-            backend, key, _, _, holds, operation = row
-            connection.execute(SQL["delete_parked"], (parked_id,))
-            connection.execute(SQL["add_loss"], (backend, key, "discarded", f"{operation}: {note}", now))
-            dropped = 0
-            if holds and not connection.execute(SQL["held_by"], (backend, key)).fetchone():
-                ref = parse_key(key)
-                nobody = Twin(ref=ref, backend=backend, backend_id=BackendId(""))
-                save_twins(connection, (nobody,))
-                queued = connection.execute(SQL["lane_entries"], (backend, key, 1 << 62)).fetchall()
-                dropped = finish(connection, backend, key, tuple(row[0] for row in queued))
-                connection.execute(SQL["delete_lane"], (backend, key))
-                connection.execute(SQL["wake_waiting"], (now, backend, key))
-            return backend, dropped
+            return discard(connection, parked_id, note, now)
 
         found = await self._guard(self._writer.run(step, synced=True))
         if found is None:
@@ -530,6 +514,15 @@ class SqliteJournal:
         return [
             (backend, lane, Loss(reason=reason, detail=detail), times) for backend, lane, reason, detail, times in rows
         ]
+
+    # --- files --------------------------------------------------------------------------------------------------
+
+    async def spooled(self) -> set[str]:
+        return {name for (name,) in await self._select("spooled", ())}
+
+    async def artifacts(self, key: str) -> list[ArtifactNote]:
+        rows = await self._select("artifacts", (key,))
+        return [ArtifactNote(path=path, size=size, sha256=sha256) for path, size, sha256 in rows]
 
     # --- housekeeping -------------------------------------------------------------------------------------------
 

@@ -9,10 +9,9 @@ from collections.abc import Iterable, Sequence
 from importlib import resources
 from typing import TypeVar
 
-from dualtrack.core.exchange import Exchange
 from dualtrack.core.ids import BackendId, ClientId, EntityKind, Ref, Twin
-from dualtrack.ports import Parked, Parking
-from dualtrack.store.record import DamagedRecordError, seal, unseal
+from dualtrack.ports import ArtifactNote, Settlement
+from dualtrack.store.record import seal
 from dualtrack.store.writer import Row
 
 T = TypeVar("T")
@@ -34,6 +33,10 @@ def _chunks(rows: Sequence[T]) -> Iterable[Sequence[T]]:
         yield rows[start : start + _CHUNK]
 
 
+def marks(values: Sequence[object]) -> str:
+    return ",".join("?" * len(values))
+
+
 def insert_open(connection: sqlite3.Connection, rows: list[Row]) -> None:
     for part in _chunks(rows):
         values = ",".join(["(?,?,?)"] * len(part))
@@ -41,10 +44,17 @@ def insert_open(connection: sqlite3.Connection, rows: list[Row]) -> None:
         connection.execute(statement, [value for row in part for value in row])
 
 
+def insert_spooled(connection: sqlite3.Connection, rows: list[Row]) -> None:
+    """Open entries that need a file; apart from the others, which are many and need no fourth column."""
+    for part in _chunks(rows):
+        values = ",".join(["(?,?,?,?)"] * len(part))
+        statement = f"INSERT INTO entries (id, at, record, spool) VALUES {values}"  # noqa: S608 - placeholders only
+        connection.execute(statement, [value for row in part for value in row])
+
+
 def settle_rows(connection: sqlite3.Connection, rows: list[Row]) -> None:
     for part in _chunks(rows):
-        marks = ",".join("?" * len(part))
-        statement = f"UPDATE entries SET pending = ? WHERE id IN ({marks})"  # noqa: S608 - placeholders only
+        statement = f"UPDATE entries SET pending = ? WHERE id IN ({marks(part)})"  # noqa: S608 - placeholders only
         connection.execute(statement, [len(part[0][4]), *(row[0] for row in part)])
     deliveries = [
         (backend, key, seq, entry_id, at) for entry_id, key, seq, at, backends, _ in rows for backend in backends
@@ -60,10 +70,29 @@ def settle_rows(connection: sqlite3.Connection, rows: list[Row]) -> None:
         connection.execute(statement, [value for name in keys for value in (*name, *lanes[name])])
 
 
+def settle_whole(connection: sqlite3.Connection, settlement: Settlement, row: Row) -> None:
+    """Settle one entry with all that its answer says, besides its `row` for `settle_rows`."""
+    if settlement.exchange is not None:
+        connection.execute(SQL["settle_record"], (seal(settlement.exchange), settlement.entry_id))
+    if settlement.artifact is not None:
+        connection.execute(SQL["settle_spool"], (settlement.artifact.spool or None, settlement.entry_id))
+        _note_artifact(connection, settlement.key, settlement.artifact)
+    save_twins(connection, settlement.twins)
+    settle_rows(connection, [row])
+
+
+def _note_artifact(connection: sqlite3.Connection, key: str, note: ArtifactNote) -> None:
+    if note.sha256:
+        connection.execute(SQL["upsert_artifact"], (key, note.path, note.size, note.sha256))
+    elif note.path:
+        connection.execute(SQL["delete_artifact"], (key, note.path))
+    else:
+        connection.execute(SQL["delete_artifacts"], (key,))
+
+
 def delete_entries(connection: sqlite3.Connection, rows: list[Row]) -> None:
     for part in _chunks(rows):
-        marks = ",".join("?" * len(part))
-        connection.execute(f"DELETE FROM entries WHERE id IN ({marks})", [row[0] for row in part])  # noqa: S608
+        connection.execute(f"DELETE FROM entries WHERE id IN ({marks(part)})", [row[0] for row in part])  # noqa: S608
 
 
 def reserve(connection: sqlite3.Connection, rows: list[Row]) -> None:
@@ -74,12 +103,11 @@ def finish(connection: sqlite3.Connection, backend: str, key: str, seqs: Sequenc
     """Take deliveries out of a lane; entries that no other secondary needs go with them."""
     finished = 0
     for part in _chunks(seqs):
-        marks = ",".join("?" * len(part))
-        where = f"FROM deliveries WHERE backend = ? AND key = ? AND seq IN ({marks})"
+        where = f"FROM deliveries WHERE backend = ? AND key = ? AND seq IN ({marks(part)})"
         rows = connection.execute(f"SELECT entry_id {where}", (backend, key, *part)).fetchall()
         ids = [row[0] for row in rows]
         connection.execute(f"DELETE {where}", (backend, key, *part))
-        these = ",".join("?" * len(ids))
+        these = marks(ids)
         connection.execute(f"UPDATE entries SET pending = pending - 1 WHERE id IN ({these})", ids)  # noqa: S608
         connection.execute(f"DELETE FROM entries WHERE id IN ({these}) AND pending <= 0", ids)  # noqa: S608
         finished += len(ids)
@@ -92,45 +120,28 @@ def save_twins(connection: sqlite3.Connection, twins: Iterable[Twin]) -> None:
         connection.execute(SQL["upsert_twin"], row)
 
 
-def parked_row(backend: str, key: str, parking: Parking, now: float) -> Row:
-    record, operation = seal(parking.exchange), parking.exchange.operation
-    return (
-        backend,
-        key,
-        parking.seq,
-        record,
-        operation,
-        parking.reason,
-        parking.cause,
-        int(parking.holds),
-        now,
-    )
+def find_rooted(connection: sqlite3.Connection, backend: str, uris: Sequence[str]) -> Twin | None:
+    """Answer the twin with the longest root among `uris`; what was only read of goes after what is mirrored."""
+    found: list[Row] = []
+    for part in _chunks(uris):
+        # `root <> ''` is what the partial index asks for; of those that share a root, an experiment is the last choice
+        statement = (
+            "SELECT * FROM (SELECT kind, client_id, backend, backend_id, name, root, 0 AS learned FROM ids"  # noqa: S608
+            f" WHERE root IN ({marks(part)}) AND backend = ? AND root <> ''"
+            " UNION ALL SELECT kind, backend_id, backend, backend_id, '', root, 1 FROM roots"
+            f" WHERE root IN ({marks(part)}) AND backend = ?)"
+            " ORDER BY length(root) DESC, kind = 'experiment', learned, client_id LIMIT 1"
+        )
+        found += connection.execute(statement, (*part, backend, *part, backend)).fetchall()
+    return twin_of(max(found, key=lambda row: len(row[-2]))[:-1]) if found else None
+
+
+def save_roots(connection: sqlite3.Connection, backend: str, stated: Iterable[tuple[EntityKind, str, str]]) -> None:
+    rows = [(backend, root, kind, backend_id) for kind, backend_id, root in stated]
+    connection.executemany(SQL["upsert_root"], rows)
 
 
 def twin_of(row: Row) -> Twin:
     kind, client_id, backend, backend_id, name, root = row
     ref = Ref(EntityKind(kind), ClientId(client_id))
     return Twin(ref=ref, backend=backend, backend_id=BackendId(backend_id), name=name, root=root)
-
-
-def parked_of(row: Row) -> Parked:
-    parked_id, backend, key, operation, reason, cause, at, holds, record = row
-    step = f"mend the cause on {backend}, then `dualtrack parked retry {parked_id}`"
-    if holds:
-        step += f"; everything of {key} waits for it"
-    try:
-        exchange: Exchange | None = unseal(record)
-    except DamagedRecordError:
-        exchange = None
-    return Parked(
-        parked_id=parked_id,
-        backend=backend,
-        key=key,
-        operation=operation,
-        reason=reason,
-        cause=cause,
-        parked_at=at,
-        holds=bool(holds),
-        next_step=step,
-        exchange=exchange,
-    )

@@ -7,7 +7,9 @@ other write. Nothing refers to another run before its own create is done, so two
 from collections.abc import Iterable, Sequence
 
 from dualtrack.core.exchange import JSON, Document, Exchange
+from dualtrack.core.ids import ClientId, EntityKind, Ref
 from dualtrack.translate.document import field, objects, text, write
+from dualtrack.translate.files import COPY, tell
 from dualtrack.translate.mlflow import API
 from dualtrack.translate.references import RUN_TAGS
 
@@ -26,7 +28,7 @@ def experiment_exchanges(answer: Document) -> list[Exchange]:
 
 
 def run_exchanges(answer: Document, histories: Iterable[Sequence[Document]]) -> list[Exchange]:
-    """Tell a run from `runs/get` and its metric histories: create, batches, inputs, outputs, then its end."""
+    """Tell a run from `runs/get` and its metric histories: create, batches, inputs, outputs, files, then its end."""
     run = field(answer, "run")
     info, data = field(run, "info"), field(run, "data")
     run_id = text(field(info, "run_id"))
@@ -40,6 +42,7 @@ def run_exchanges(answer: Document, histories: Iterable[Sequence[Document]]) -> 
     for history in histories:
         told += _batches(run_id, "metrics", history)
     told += _inputs_outputs(run_id, run)
+    told.append(tell(COPY, Ref(EntityKind.RUN, ClientId(run_id)), ""))
     ending = {name: field(info, name) for name in ("status", "end_time") if field(info, name)}
     told.append(_post("updateRun", "runs/update", {"run_id": run_id, **ending}))
     if field(info, "lifecycle_stage") == "deleted":
@@ -61,7 +64,7 @@ def _inputs_outputs(run_id: str, run: JSON) -> list[Exchange]:
 
 
 def model_exchanges(answer: Document) -> list[Exchange]:
-    """Tell a logged model from `logged-models/{id}`: create, its metrics, then its final status."""
+    """Tell a logged model from `logged-models/{id}`: create, its metrics, its files, then its final status."""
     info, data = field(answer, "model", "info"), field(answer, "model", "data")
     model_id = text(field(info, "model_id"))
     created: Document = {"model": {"info": info, "data": {"params": field(data, "params") or []}}}
@@ -71,6 +74,7 @@ def model_exchanges(answer: Document) -> list[Exchange]:
         by_run.setdefault(text(metric.get("run_id")), []).append({"model_id": model_id, **metric})
     for run_id, metrics in by_run.items():
         told += _batches(run_id, "metrics", metrics)
+    told.append(tell(COPY, Ref(EntityKind.MODEL, ClientId(model_id)), ""))
     status = text(field(info, "status"))
     if status and "PENDING" not in status:
         told.append(

@@ -104,7 +104,7 @@ def _snake(node: JSON) -> JSON:
     return node
 
 
-def write(document: Document) -> bytes:
+def write(document: JSON) -> bytes:
     try:
         return orjson.dumps(document)
     except TypeError:  # an integer beyond 64 bits

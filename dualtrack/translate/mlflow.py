@@ -85,7 +85,35 @@ def _renamed(document: Document, twins: Twins) -> Document:
 
     renamed = walk(document, rename)
     assert isinstance(renamed, dict)
-    return renamed
+    nameless = frozenset(twin.backend_id for twin in twins.values() if twin.is_stand_in)
+    return without_models(renamed, nameless) if nameless else renamed
+
+
+def without_models(document: Document, model_ids: frozenset[str]) -> Document:
+    """Leave out what names one of `model_ids`: entries of `models`, and the `model_id` of a metric."""
+
+    def kept(node: JSON) -> JSON:
+        if isinstance(node, list):
+            return [kept(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        left: Document = {}
+        for name, value in node.items():
+            if name == "model_id" and value in model_ids:
+                continue
+            if name == "models" and isinstance(value, list):
+                left[name] = [item for item in value if not _is_of(item, model_ids)]
+            else:
+                left[name] = kept(value)
+        return left
+
+    cleaned = kept(document)
+    assert isinstance(cleaned, dict)
+    return cleaned
+
+
+def _is_of(item: JSON, model_ids: frozenset[str]) -> bool:
+    return isinstance(item, dict) and item.get("model_id") in model_ids
 
 
 def references(reading: Reading) -> list[Reference]:

@@ -1,6 +1,7 @@
 """Every mirrored write: what it is about, what it makes, what of it can be coalesced.
 
-One row per operation of `core.routes` that goes to both sides; a test holds the two tables together.
+One row per operation of `core.routes` that goes to both sides; a test holds the two tables together. Writes about files
+have a table of their own: one of them no client sends (`translate.files`).
 """
 
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from dualtrack.core.exchange import Document, Exchange
 from dualtrack.core.ids import BackendId, ClientId, EntityKind, Ref, Twin
 from dualtrack.core.routes import classify
 from dualtrack.translate.document import MalformedError, field, objects, parse, text
+from dualtrack.translate.references import FIELDS
 
 
 class Shape(StrEnum):
@@ -31,6 +33,7 @@ class Operation:
     creates: bool = False
     shape: Shape = Shape.NONE
     fields: tuple[str, ...] = ()  # body fields that name the entity, the one that wins first
+    files: bool = False
 
 
 _EXPERIMENT = Operation(about=EntityKind.EXPERIMENT, fields=("experiment_id",))
@@ -64,6 +67,10 @@ OPERATIONS: dict[str, Operation] = {
     "deleteLoggedModel": _MODEL,
 }
 
+_FILES = Operation(about=EntityKind.RUN, fields=("run_id", "model_id"), files=True)
+
+FILE_OPERATIONS: dict[str, Operation] = {"uploadArtifact": _FILES, "deleteArtifact": _FILES, "copyArtifacts": _FILES}
+
 _METRIC_FIELDS = ("key", "value", "timestamp", "step", "model_id", "dataset_name", "dataset_digest")
 
 
@@ -79,7 +86,7 @@ class Reading:
 
 def read(exchange: Exchange) -> Reading:
     """Read a mirrored write. Raise `MalformedError` for what cannot be read."""
-    operation = OPERATIONS.get(exchange.operation)
+    operation = OPERATIONS.get(exchange.operation) or FILE_OPERATIONS.get(exchange.operation)
     if operation is None:  # from a journal that a newer release wrote
         raise MalformedError(f"unknown operation {exchange.operation!r}")
     document = parse(exchange.body)
@@ -88,15 +95,14 @@ def read(exchange: Exchange) -> Reading:
 
 
 def _named(exchange: Exchange, operation: Operation, document: Document) -> Ref | None:
-    named = ""
     for name in operation.fields:
-        named = text(document.get(name))
-        if named:
-            break
-    if not named and operation.about is EntityKind.MODEL:
+        if named := text(document.get(name)):
+            return Ref(FIELDS[name], ClientId(named))
+    if operation.about is EntityKind.MODEL:
         match = classify(exchange.method, exchange.path)
         named = match.params.get("model_id", "") if match else ""
-    return Ref(operation.about, ClientId(named)) if named else None
+        return Ref(EntityKind.MODEL, ClientId(named)) if named else None
+    return None
 
 
 _CREATED = {

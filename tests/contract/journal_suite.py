@@ -12,7 +12,7 @@ from dualtrack.core.entry import FINAL, TRANSITIONS, Entry, Event, OpenEntry, St
 from dualtrack.core.exchange import Exchange
 from dualtrack.core.ids import BackendId, EntityKind
 from dualtrack.errors import JournalError, JournalFullError, RegistryEntryError
-from dualtrack.ports import Journal, Lane, Loss, Parking, Progress, Settlement
+from dualtrack.ports import ArtifactNote, Journal, Lane, Loss, Parking, Progress, Settlement
 from tests.support.journals import Shelf, fill, keep, keep_exchange
 from tests.support.writes import create, experiment, note, run, twin
 
@@ -45,11 +45,19 @@ async def claimed(journal: Journal, now: float, *, limit: int = 10, backend: str
 
 
 async def park(journal: Journal, key: str, *, holds: bool, reason: str = "refused", cause: str = "no") -> int:
-    """Park the head of a lane; give the dead letter's id."""
+    """Park the head of a lane, with the file that it needs; give the dead letter's id."""
     head = (await journal.read(lane(key), MUCH))[0]
-    parking = Parking(seq=head.seq, exchange=head.exchange, reason=reason, cause=cause, holds=holds)
+    parking = Parking(seq=head.seq, exchange=head.exchange, reason=reason, cause=cause, holds=holds, spool=head.spool)
     await journal.record(Progress(backend="b", key=key, done=(head.seq,), parkings=(parking,)))
     return (await journal.parked())[0].parked_id
+
+
+async def upload(journal: Journal, key: str, path: str, *, spool: str = "", sha256: str = "5a", size: int = 1) -> int:
+    """Write a file as the hot path does; its copy was promised under the name `promised`."""
+    entry_id = await journal.open(note(path), "promised")
+    artifact = ArtifactNote(path=path, size=size, sha256=sha256, spool=spool)
+    await journal.settle(Settlement(entry_id=entry_id, key=key, artifact=artifact))
+    return entry_id
 
 
 def key_of(exchange: Exchange) -> str | None:
@@ -654,6 +662,19 @@ class Ids:
         assert await journal.client_ref(EntityKind.RUN, "c", BackendId("on-b")) is None
         assert await journal.twin(experiment("1"), "b") is None
 
+    @pytest.mark.parametrize("synced", [True, False])
+    async def test_what_was_only_read_can_be_learned_without_a_sync(self, shelf: Shelf, *, synced: bool) -> None:
+        journal = await shelf.open()
+        await keep(journal, "run:parent", "create")
+        await journal.claim("b", 1, shelf.now)
+        await keep(journal, "run:child", "create")
+        await journal.record(Progress(backend="b", key="run:child", next_at=shelf.now + 60, waiting_for="run:parent"))
+
+        await journal.learn([twin(run("parent"), "b", "p")], synced=synced)
+
+        assert await journal.twin(run("parent"), "b") == twin(run("parent"), "b", "p")
+        assert await claimed(journal, shelf.now) == ["run:child"]
+
     async def test_the_longest_root_wins(self, shelf: Shelf) -> None:
         journal = await shelf.open()
         outer = twin(experiment("1"), "b", "e", root="s3://b")
@@ -662,8 +683,31 @@ class Ids:
 
         assert await journal.rooted("b", ["s3://b/r/model", "s3://b/r", "s3://b"]) == inner
         assert await journal.rooted("b", ["s3://b/other", "s3://b"]) == outer
+        assert await journal.rooted("b", ["s3://b", "s3://b/r"]) == inner
         assert await journal.rooted("c", ["s3://b"]) is None
         assert await journal.rooted("b", []) is None
+
+    async def test_nobody_is_found_by_an_empty_root(self, shelf: Shelf) -> None:
+        """Most rows have none."""
+        journal = await shelf.open()
+        await journal.learn([twin(run("1"), "b", "r")])
+
+        assert await journal.rooted("b", [""]) is None
+
+    async def test_an_experiment_is_the_last_choice_for_a_shared_root(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        whole = twin(run("1"), "b", "r", root="s3://b")
+        await journal.learn([twin(experiment("1"), "b", "e", root="s3://b"), whole])
+
+        assert await journal.rooted("b", ["s3://b/x", "s3://b"]) == whole
+
+    async def test_a_root_is_found_among_any_number(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        outer, inner = twin(run("1"), "b", "o", root="r0700"), twin(run("2"), "b", "i", root="r000900")
+        await journal.learn([outer, inner])
+
+        assert await journal.rooted("b", [f"r{number:04}" for number in range(1200)]) == outer
+        assert await journal.rooted("b", [f"r{number:04}" for number in range(1200)] + ["r000900"]) == inner
 
     async def test_an_experiment_is_found_by_its_name(self, shelf: Shelf) -> None:
         journal = await shelf.open()
@@ -724,6 +768,223 @@ class Ids:
         journal = await shelf.reopen()
 
         assert await journal.twin(run("1"), "b") == twin(run("1"), "b", "on-b")
+
+
+class Files:
+    """Uploads: which file an entry needs, and what the primary has."""
+
+    async def test_a_file_is_referred_to_before_it_exists(self, shelf: Shelf) -> None:
+        """A sweep after a crash must not take what an open entry may still need."""
+        journal = await shelf.open()
+        await journal.open(note("upload"), "promised")
+        at_once = await journal.spooled()
+
+        journal = await shelf.reopen()
+
+        assert at_once == await journal.spooled() == {"promised"}
+        assert await journal.is_spooled("promised")
+        assert not await journal.is_spooled("another")
+
+    async def test_an_entry_names_its_file(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        await keep(journal, "run:1", "metric")
+        await upload(journal, "run:1", "model/MLmodel", spool="kept")
+
+        assert [entry.spool for entry in await journal.read(lane("run:1"), MUCH)] == ["", "kept"]
+        assert await journal.spooled() == {"kept"}
+
+    async def test_a_plain_settlement_leaves_the_promise(self, shelf: Shelf) -> None:
+        """The settler, after a crash, knows nothing of a copy."""
+        journal = await shelf.open()
+        entry_id = await journal.open(note("upload"), "promised")
+
+        await journal.settle(Settlement(entry_id=entry_id, key="run:1"))
+
+        assert [entry.spool for entry in await journal.read(lane("run:1"), MUCH)] == ["promised"]
+
+    async def test_an_upload_may_end_without_a_copy(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+
+        await upload(journal, "run:1", "a", spool="")
+
+        assert [entry.spool for entry in await journal.read(lane("run:1"), MUCH)] == [""]
+        assert await journal.spooled() == set()
+
+    async def test_a_refused_upload_refers_to_nothing(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        entry_id = await journal.open(note("upload"), "promised")
+
+        journal.refuse(entry_id)
+        await keep(journal, "run:1", "after")
+
+        assert await journal.spooled() == set()
+
+    async def test_a_file_is_needed_until_the_last_backend_has_it(self, shelf: Shelf) -> None:
+        journal = await shelf.open(secondaries=("b", "c"))
+        await upload(journal, "run:1", "a", spool="kept")
+
+        await deliver(journal, "run:1", "b")
+        in_between = await journal.is_spooled("kept")
+        await deliver(journal, "run:1", "c")
+
+        assert in_between
+        assert not await journal.is_spooled("kept")
+        assert await journal.spooled() == set()
+
+    async def test_a_parked_upload_keeps_its_file_and_brings_it_back(self, shelf: Shelf) -> None:
+        journal = await shelf.open(secondaries=("b", "c"))
+        await upload(journal, "run:1", "a", spool="kept")
+        parked_id = await park(journal, "run:1", holds=False)
+        await deliver(journal, "run:1", "c")
+        parked = await journal.is_spooled("kept"), await journal.spooled()
+
+        await journal.retry_parked(parked_id, shelf.now)
+
+        assert parked == (True, {"kept"})
+        assert [entry.spool for entry in await journal.read(lane("run:1"), MUCH)] == ["kept"]
+        await deliver(journal, "run:1", "b")
+        assert await journal.spooled() == set()
+
+    async def test_a_letter_need_not_keep_the_file(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        await upload(journal, "run:1", "a", spool="kept")
+        (entry,) = await journal.read(lane("run:1"), MUCH)
+
+        parking = Parking(seq=entry.seq, exchange=entry.exchange, reason="refused", cause="no")
+        await journal.record(Progress(backend="b", key="run:1", done=(entry.seq,), parkings=(parking,)))
+
+        assert await journal.spooled() == set()
+
+    async def test_a_discarded_upload_refers_to_nothing(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        await upload(journal, "run:1", "a", spool="kept")
+        parked_id = await park(journal, "run:1", holds=False)
+
+        await journal.discard_parked(parked_id, "not worth it")
+
+        assert not await journal.is_spooled("kept")
+
+    async def test_adoption_refers_to_nothing(self, shelf: Shelf) -> None:
+        """What it tells is fetched from the primary."""
+        journal = await shelf.open()
+        await upload(journal, "run:1", "a", spool="kept")
+
+        await journal.replace("b", "run:1", journal.last_seq(), [create("whole")])
+
+        assert await journal.spooled() == set()
+        assert [entry.spool for entry in await journal.read(lane("run:1"), MUCH)] == [""]
+
+    async def test_the_ledger_holds_what_the_primary_took_last(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        await upload(journal, "run:1", "b", sha256="01", size=1)
+        await upload(journal, "run:1", "a", sha256="02", size=2, spool="kept")
+        await upload(journal, "run:2", "a", sha256="03", size=3)
+        await upload(journal, "run:1", "b", sha256="04", size=4)
+
+        await deliver(journal, "run:1")
+        journal = await shelf.reopen()
+
+        first, second = ArtifactNote(path="a", size=2, sha256="02"), ArtifactNote(path="b", size=4, sha256="04")
+        assert await journal.artifacts("run:1") == [first, second]
+        assert await journal.artifacts("run:2") == [ArtifactNote(path="a", size=3, sha256="03")]
+        assert await journal.artifacts("run:3") == []
+
+    @pytest.mark.parametrize(
+        ("path", "left"),
+        [
+            ("a", ["a b", "a!", "a-b", "a.txt", "a0", "ab", "b/a"]),
+            ("a/b", ["a", "a b", "a!", "a-b", "a.txt", "a/bc", "a0", "ab", "b/a"]),
+            ("nothing", ["a", "a b", "a!", "a-b", "a.txt", "a/b", "a/b/c", "a/bc", "a0", "ab", "b/a"]),
+            ("", []),
+        ],
+    )
+    async def test_what_is_gone_goes_with_all_below_it(self, shelf: Shelf, path: str, left: list[str]) -> None:
+        """A folder, a file, or all of a run; names that merely begin alike stay."""
+        journal = await shelf.open()
+        for name in ("a", "a b", "a!", "a-b", "a.txt", "a/b", "a/b/c", "a/bc", "a0", "ab", "b/a"):
+            await upload(journal, "run:1", name)
+        await upload(journal, "run:2", "a/b")
+
+        await upload(journal, "run:1", path, sha256="")
+
+        assert [found.path for found in await journal.artifacts("run:1")] == left
+        assert [found.path for found in await journal.artifacts("run:2")] == ["a/b"]
+
+    async def test_an_upload_in_doubt_can_be_settled_whole(self, shelf: Shelf) -> None:
+        """At its place, with another exchange, the ids and the ledger in one."""
+        journal = await shelf.open()
+        doubtful = journal.doubt(await journal.open(note("upload"), "promised"), "run:1")
+        await keep(journal, "run:1", "after")
+
+        await journal.settle(
+            Settlement(
+                entry_id=doubtful.entry_id,
+                key="run:1",
+                exchange=note("upload, in doubt"),
+                seq=doubtful.seq,
+                twins=(twin(run("1"), "a", "1"),),
+                artifact=ArtifactNote(path="p", size=0, sha256=""),
+            )
+        )
+
+        assert await read(journal, "run:1") == ["upload, in doubt", "after"]
+        assert await journal.spooled() == set()
+        assert await journal.twin(run("1"), "a") is not None
+
+    async def test_a_settlement_that_fails_says_nothing_of_the_file(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+        await keep(journal, "run:1", "there")
+        (taken,) = await journal.read(lane("run:1"), MUCH)
+        entry_id = await journal.open(note("late"), "promised")
+
+        artifact = ArtifactNote(path="p", size=1, sha256="5a", spool="kept")
+        with pytest.raises(JournalError):
+            await journal.settle(Settlement(entry_id=entry_id, key="run:1", seq=taken.seq, artifact=artifact))
+
+        assert await journal.artifacts("run:1") == []
+        assert await journal.spooled() == {"promised"}
+
+    async def test_an_upload_lingers_as_other_writes_do(self, shelf: Shelf) -> None:
+        journal = await shelf.open(linger=0.5)
+
+        await upload(journal, "run:1", "a")
+
+        assert await journal.next_due("b") == shelf.now + 0.5
+
+    async def test_uploads_and_other_writes_are_opened_side_by_side(self, shelf: Shelf) -> None:
+        journal = await shelf.open()
+
+        opened = await asyncio.gather(
+            *(journal.open(note(str(number)), f"s{number}" if number % 3 == 0 else "") for number in range(30))
+        )
+        for entry_id in opened:
+            await journal.settle(Settlement(entry_id=entry_id, key="run:1"))
+
+        entries = await journal.read(lane("run:1"), MUCH)
+        expected = [f"s{number}" if number % 3 == 0 else "" for number in range(30)]
+        assert [(entry.exchange.body.decode(), entry.spool) for entry in entries] == [
+            (str(number), spool) for number, spool in enumerate(expected)
+        ]
+
+    async def test_the_newest_letter_of_an_operation_tells_its_cause(self, shelf: Shelf) -> None:
+        journal = await shelf.open(secondaries=("b", "c"))
+        await keep_exchange(journal, "run:1", create("bad"))
+        for text in ("one", "two"):
+            await keep(journal, "run:1", text)
+        await park(journal, "run:1", holds=False, cause="no create")
+        await park(journal, "run:1", holds=False, cause="first")
+        parked_id = await park(journal, "run:1", holds=False, cause="second")
+
+        found = await journal.has_parked("b", "run:1", ("logMetric", "setTag"))
+        await journal.discard_parked(parked_id, "enough")
+
+        assert found == "second"
+        assert await journal.has_parked("b", "run:1", ["logMetric"]) == "first"
+        assert await journal.has_parked("b", "run:1", ["createRun"]) == "no create"
+        assert await journal.has_parked("b", "run:1", ["setTag"]) is None
+        assert await journal.has_parked("b", "run:1", []) is None
+        assert await journal.has_parked("b", "run:2", ["logMetric"]) is None
+        assert await journal.has_parked("c", "run:1", ["logMetric"]) is None
 
 
 class Figures:

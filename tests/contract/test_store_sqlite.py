@@ -8,7 +8,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,10 @@ from typing import Any
 import pytest
 
 from dualtrack.errors import JournalError, StartError
-from dualtrack.ports import Lane, Settlement
+from dualtrack.ports import ArtifactNote, Lane, Settlement
+from dualtrack.store.parking import last_cause
+from dualtrack.store.record import seal
+from dualtrack.store.steps import SQL, find_rooted
 from tests.support.journal_child import LANES
 from tests.support.journals import fill, keep
 from tests.support.sqlite_shelf import ROOT, SqliteShelf
@@ -145,7 +148,7 @@ async def test_an_empty_file_becomes_a_journal(shelf: SqliteShelf) -> None:
 
     await shelf.open()
 
-    assert execute(shelf.path, "PRAGMA user_version") == [(1,)]
+    assert execute(shelf.path, "PRAGMA user_version") == [(2,)]
     assert execute(shelf.path, "PRAGMA journal_mode") == [("wal",)]
 
 
@@ -171,6 +174,65 @@ async def test_a_migration_that_was_cut_off_starts_again(shelf: SqliteShelf) -> 
     await keep(journal, "run:1", "x")
 
     assert await read(journal) == ["x"]
+
+
+async def test_a_journal_of_the_first_release_goes_on(shelf: SqliteShelf) -> None:
+    """Open, queued and parked writes of version 1 are read, delivered and retried by this one."""
+    script = (ROOT / "dualtrack/store/schema/sqlite/0001_journal.sql").read_text()
+    opened, queued, parked = (seal(note(text)) for text in ("open", "queued", "parked"))
+    with closing(sqlite3.connect(shelf.path, isolation_level=None)) as connection:
+        connection.executescript(f"{script}\nPRAGMA user_version=1;")
+        insert = "INSERT INTO entries (id, at, record, pending) VALUES (?, 1.0, ?, ?)"
+        connection.execute(insert, (7, queued, 1))
+        connection.execute(insert, (8, opened, None))
+        connection.execute("INSERT INTO deliveries VALUES ('b', 'run:1', 9, 7, 1.0, 0)")
+        connection.execute("INSERT INTO lanes (backend, key, next_at, oldest_at) VALUES ('b', 'run:1', 1.0, 1.0)")
+        connection.execute(
+            "INSERT INTO parked VALUES (3, 'b', 'run:1', 6, ?, 'logMetric', 'refused', 'no', 0, 1.0)", (parked,)
+        )
+        connection.execute("INSERT INTO ids VALUES ('run', '1', 'b', 'on-b', '', 's3://1')")
+
+    journal = await shelf.open()
+    await journal.retry_parked(3, shelf.now)
+    found = await journal.left_open(lambda _: "run:1")
+    new = await journal.open(note("upload"), "kept")
+    await journal.settle(
+        Settlement(entry_id=new, key="run:2", artifact=ArtifactNote(path="p", size=1, sha256="5a", spool="kept"))
+    )
+
+    assert execute(shelf.path, "PRAGMA user_version") == [(2,)]
+    entries = await journal.read(RUN_1, MUCH)
+    assert [(entry.exchange.body, entry.spool) for entry in entries] == [(b"parked", ""), (b"queued", "")]
+    assert [entry.entry_id for entry in found] == [8]
+    assert await journal.rooted("b", ["s3://1"]) == twin(run("1"), "b", "on-b", root="s3://1")
+    assert await journal.spooled() == {"kept"}
+    assert new > 9
+
+
+@pytest.mark.parametrize(
+    ("ask", "index"),
+    [
+        (lambda connection: find_rooted(connection, "b", ["s3://1/x", "s3://1"]), "ids_root (root=? AND backend=?)"),
+        (lambda connection: last_cause(connection, "b", "run:1", ["x", "y"]), "parked_lane (backend=? AND key=?)"),
+        (lambda connection: connection.execute(SQL["is_spooled"], ("x",)), "entries_spool (spool=?)"),
+        (lambda connection: connection.execute(SQL["is_spooled"], ("x",)), "parked_spool (spool=?)"),
+        (lambda connection: connection.execute(SQL["delete_artifact"], ("x", "y")), "(key=? AND path>? AND path<?)"),
+    ],
+)
+async def test_what_every_upload_asks_is_found_by_an_index(
+    shelf: SqliteShelf, ask: Callable[[sqlite3.Connection], object], index: str
+) -> None:
+    """A partial index is passed over in silence when a query does not repeat its condition."""
+    await shelf.open()
+    asked: list[str] = []
+    with closing(sqlite3.connect(shelf.path, isolation_level=None)) as connection:
+        connection.set_trace_callback(asked.append)
+        ask(connection)
+        connection.set_trace_callback(None)
+        plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {asked[-1]}")]
+
+    assert any(index in step for step in plan), plan
+    assert not any(step.startswith("SCAN") and "subquery" not in step for step in plan), plan
 
 
 @pytest.mark.parametrize(
@@ -288,6 +350,18 @@ async def test_opening_costs_no_sync(shelf: SqliteShelf) -> None:
         await journal.open(note(str(number)))
 
     assert len(shelf.commits) == before
+
+
+async def test_what_was_only_read_costs_no_sync(shelf: SqliteShelf) -> None:
+    journal = await shelf.open()
+    before = len(shelf.commits)
+
+    await journal.learn([twin(run("1"), "a", "1", root="s3://1")], synced=False)
+    unsynced = len(shelf.commits) - before
+    await journal.learn([twin(run("2"), "a", "2")])
+
+    assert unsynced == 0
+    assert len(shelf.commits) - before == 1
 
 
 async def test_a_job_that_fails_in_a_group_fails_alone(shelf: SqliteShelf) -> None:

@@ -21,13 +21,24 @@ PATIENT = {
 
 
 class Script:
-    """One script under way. `finish` gives what it printed as its last line, in JSON."""
+    """One script under way. `finish` gives what it printed as its last line, in JSON.
 
-    def __init__(self, name: str, uri: str, folder: Path, *arguments: str, env: dict[str, str] | None = None) -> None:
+    `python` is the interpreter of another client (tests/support/environments.py); without it, the tests' own.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        uri: str,
+        folder: Path,
+        *arguments: str,
+        env: dict[str, str] | None = None,
+        python: Path | None = None,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         settings = {"MLFLOW_TRACKING_URI": uri, "MLFLOW_DISABLE_TELEMETRY": "true", **(env or IMPATIENT)}
         self._process = Process(
-            [sys.executable, str(SCRIPTS / f"{name}.py"), *arguments],
+            [str(python or sys.executable), str(SCRIPTS / f"{name}.py"), *arguments],
             log_path=folder / f"{name}.log",
             env=clean_environment(DO_NOT_TRACK="true", PYTHONWARNINGS="ignore", **settings),
         )
@@ -56,8 +67,14 @@ class Script:
 
 
 def run_script(
-    name: str, uri: str, folder: Path, *arguments: str, env: dict[str, str] | None = None, timeout: float = 120
+    name: str,
+    uri: str,
+    folder: Path,
+    *arguments: str,
+    env: dict[str, str] | None = None,
+    python: Path | None = None,
+    timeout: float = 120,
 ) -> dict[str, Any]:
     """Run a script to its end and give what it printed last."""
-    with Script(name, uri, folder, *arguments, env=env) as script:
+    with Script(name, uri, folder, *arguments, env=env, python=python) as script:
         return script.finish(timeout)

@@ -6,6 +6,7 @@ woken by the journal's own calls and bounded by a timeout; a test never waits fo
 
 import asyncio
 import contextlib
+import io
 import random
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -18,6 +19,7 @@ from uuid import uuid4
 import orjson
 import pytest
 from aiohttp import ClientSession, ClientTimeout, DummyCookieJar, web
+from yarl import URL
 
 from dualtrack.app import App
 from dualtrack.cli.drain import remains
@@ -121,12 +123,12 @@ class Client:
         self._headers["Authorization"] = value
 
     async def call(self, method: str, path: str, body: Any = None, **headers: str) -> Reply:
-        """Make one request; `body` is sent as JSON unless it is bytes. `_` in header names stands for a dash."""
-        data = body if isinstance(body, bytes) or body is None else orjson.dumps(body)
+        """Make one request; `body` is sent as JSON unless it is bytes or a file. `_` in header names is a dash."""
+        data = body if isinstance(body, bytes | io.IOBase | None) else orjson.dumps(body)
         given = {"Content-Type": "application/json", **self._headers, **headers}
         named = {name.replace("_", "-"): value for name, value in given.items()}
         url = path if "://" in path else self.url + (path if path.startswith("/") else API + path)
-        async with self._session.request(method, url, data=data, headers=named) as answer:
+        async with self._session.request(method, URL(url, encoded="%" in url), data=data, headers=named) as answer:
             return Reply(status=answer.status, headers=answer.headers.copy(), body=await answer.read())
 
     async def post(self, path: str, **body: Any) -> Json:

@@ -50,7 +50,7 @@ NO_SQL: Final = "sqlite3"
 MAY: Final = {
     "errors": May(without=IO),
     "core": May("errors", without=IO),
-    "translate": May("errors core", "orjson", without=IO),
+    "translate": May("errors core", "orjson yaml", without=IO),
     "ports": May("core errors", without=IO),
     "proxy": May("core translate ports errors metrics", "aiohttp.web multidict orjson structlog", NO_SQL),
     "delivery": May("core translate ports errors metrics", "structlog", NO_SQL),
@@ -59,7 +59,7 @@ MAY: Final = {
         "core translate ports errors metrics", "aiohttp.web aiohttp.typedefs multidict orjson structlog", NO_SQL
     ),
     "backends": May(
-        "core ports errors metrics", "aiohttp httptools multidict yarl orjson azure databricks tenacity", NO_SQL
+        "core ports errors metrics", "aiohttp httptools multidict yarl orjson azure databricks mlflow tenacity", NO_SQL
     ),
     "store": May("core ports errors"),
     "metrics": May(packages="prometheus_client", without=NO_SQL),

@@ -22,6 +22,8 @@ SAFE = {
     "./a": "a",
     "..a/b..": "..a/b..",
     "a\\b": "a\\b",
+    "step%1795.png": "step%1795.png",
+    "a\x17b": "a%17b",
 }
 UNSAFE = (
     "..",
@@ -39,7 +41,6 @@ UNSAFE = (
     "%5c%5cserver%5cshare",
     "a#b",
     "a%23b",
-    "a%00b",
     "%" + "25" * 20 + "2e",
 )
 

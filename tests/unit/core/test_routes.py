@@ -102,7 +102,7 @@ def test_ids_in_a_path_are_listed(route: Route) -> None:
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.operation)
 def test_placement(route: Route) -> None:
-    """Placement follows from group and kind, with two exceptions."""
+    """Placement follows from group and kind, with a few exceptions."""
     assert route.goes is expected_goes(route)
 
 
@@ -112,6 +112,8 @@ def expected_goes(route: Route) -> Goes:
         return exceptions[route.operation]
     if route.group in registry():
         return Goes.REGISTRY
+    if route.group is Group.ARTIFACTS:  # what the primary reads from its store by itself is a read like any other
+        return Goes.PRIMARY if route.operation in {"listArtifacts", "getArtifact"} else Goes.FILES
     if route.kind is not Kind.WRITE or route.group in SERVER:
         return Goes.PRIMARY
     return Goes.MIRROR if route.group in MIRRORED else Goes.UNMIRRORED

@@ -9,7 +9,7 @@ from dualtrack.core.limits import MLFLOW
 from dualtrack.translate.adoption import experiment_exchanges, model_exchanges, run_exchanges
 from dualtrack.translate.document import field, objects, parse
 from dualtrack.translate.mlflow import translate
-from dualtrack.translate.operations import OPERATIONS, items, read
+from dualtrack.translate.operations import FILE_OPERATIONS, OPERATIONS, items, read
 from dualtrack.translate.references import RUN_TAGS
 from tests.support.exchanges import (
     DATASET,
@@ -87,7 +87,15 @@ def test_a_run_is_told_from_its_create_to_its_end() -> None:
     """Created first, ended last, so that nothing is written to a run that is finished or deleted."""
     told = run_exchanges(ENTITY, HISTORIES)
 
-    assert operations(told) == ["createRun", "logBatch", "logInputs", "logOutputs", "updateRun", "deleteRun"]
+    assert operations(told) == [
+        "createRun",
+        "logBatch",
+        "logInputs",
+        "logOutputs",
+        "copyArtifacts",
+        "updateRun",
+        "deleteRun",
+    ]
     assert {read(exchange).subject for exchange in told} == {RUN}
     assert body(told, "updateRun") == {
         "run_id": RUN.client_id,
@@ -124,7 +132,7 @@ def test_no_body_is_larger_than_a_server_takes() -> None:
 def test_a_run_that_holds_nothing_is_told_too() -> None:
     told = run_exchanges({"run": {"info": {"run_id": RUN.client_id, "experiment_id": "7", "status": "RUNNING"}}}, [])
 
-    assert operations(told) == ["createRun", "updateRun"]
+    assert operations(told) == ["createRun", "copyArtifacts", "updateRun"]
     assert body(told, "updateRun") == {"run_id": RUN.client_id, "status": "RUNNING"}
 
 
@@ -158,7 +166,7 @@ def test_a_model_is_told_with_its_metrics_and_its_status() -> None:
     create = parse(translate(read(told[0]), TWINS, "main").body)
     batches = [parse(exchange.body) for exchange in told if exchange.operation == "logBatch"]
 
-    assert operations(told) == ["createLoggedModel", "logBatch", "finalizeLoggedModel"]
+    assert operations(told) == ["createLoggedModel", "logBatch", "copyArtifacts", "finalizeLoggedModel"]
     assert read(told[0]).subject == read(told[-1]).subject == MODEL
     assert create["params"] == [pair("a", "1")]
     assert create["name"] == "model"
@@ -174,11 +182,11 @@ def test_a_model_is_told_with_its_metrics_and_its_status() -> None:
 def test_a_model_that_is_pending_is_not_finalized(status: str | None) -> None:
     told = model_exchanges({"model": {"info": {**MODEL_INFO, "status": status}}})
 
-    assert operations(told) == ["createLoggedModel"]
+    assert operations(told) == ["createLoggedModel", "copyArtifacts"]
 
 
 def test_all_that_is_told_is_mirrored() -> None:
     told = [*run_exchanges(ENTITY, HISTORIES), *model_exchanges({"model": {"info": MODEL_INFO}})]
 
-    assert {exchange.operation for exchange in told} <= set(OPERATIONS)
+    assert {exchange.operation for exchange in told} <= set(OPERATIONS | FILE_OPERATIONS)
     assert all(orjson.loads(exchange.body) is not None for exchange in told)

@@ -1,0 +1,207 @@
+"""Brings files to one backend: from the spool, or from the primary where no copy was kept.
+
+    upload   spool ──▶ store
+             without a copy, or if it was lost: primary ──▶ a file here ──▶ store; gone from there: nothing
+    copy     the primary's listing, file by file, folders after
+    delete   the same path there
+
+An `MLmodel` names the ids of the side it lies on, so it is translated on its way. Every step may be repeated: a file
+is replaced by the same content, and what is gone stays gone.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+from dualtrack.core.exchange import Call
+from dualtrack.core.ids import BackendId, EntityKind, Ref, Twin
+from dualtrack.core.verdict import RETRIED, describe
+from dualtrack.errors import RejectedError, UnreachableError
+from dualtrack.metrics import Metrics
+from dualtrack.ports import ArtifactStore, Backend, Looker, Loss, Queue, Spool
+from dualtrack.translate.document import MalformedError, field, objects, parse_inner, text, write
+from dualtrack.translate.files import COPY, DELETE, FileWrite
+from dualtrack.translate.mlflow import API
+from dualtrack.translate.mlmodel import history_entry, is_mlmodel, references, renamed
+from dualtrack.translate.references import HISTORY_TAG
+
+_MLMODEL_BYTES = 16 * 1024 * 1024  # a larger one is no MLmodel; those with long signatures have some 100 KiB
+_INFO = {EntityKind.RUN: "run", EntityKind.MODEL: "model"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """What is needed of a backend whose files are read or written."""
+
+    backend: Backend
+    store: ArtifactStore
+    looker: Looker
+
+
+class Files:
+    """`source` is the primary; `target` is what this delivers to."""
+
+    def __init__(self, source: Side, target: Side, spool: Spool, queue: Queue, metrics: Metrics) -> None:
+        self._source = source
+        self._target = target
+        self._spool = spool
+        self._queue = queue
+        self._bytes = metrics.artifact_bytes.labels(target.backend.name)
+
+    async def deliver(self, told: FileWrite, spooled: str, twin: Twin) -> tuple[Loss, ...]:
+        """Do there what `told` says; `spooled` is the copy in the spool, if there is one. Raises `BackendError`.
+
+        `twin` is the run or model there. Answers what could not be given.
+        """
+        root = await self._root(self._target, twin)
+        if not root:
+            return (Loss(reason="no_place", detail=f"{told.operation} {told.path}: {told.ref.key} has no files there"),)
+        twin = replace(twin, root=root)
+        if told.operation == DELETE:
+            if not (told.in_doubt and await self._has(told)):
+                await self._target.store.delete(root, told.path)
+        elif told.operation == COPY:
+            await self._copy(told.ref, told.path, twin)
+        elif spooled and await self._spool.holds(spooled):
+            await self._put(told.ref, told.path, twin, spooled)
+        else:
+            await self._bring(told.ref, told.path, twin)
+        return ()
+
+    async def release(self, spooled: str) -> None:
+        """Let go of a copy, unless somebody else still needs it."""
+        if not await self._queue.is_spooled(spooled):
+            await self._spool.remove(spooled)
+
+    async def copy_all(self, ref: Ref, twin: Twin) -> None:
+        """Bring everything that the primary has of `ref`."""
+        root = await self._root(self._target, twin)
+        if root:
+            await self._copy(ref, "", replace(twin, root=root))
+
+    # --- from the primary ---------------------------------------------------------------------------------------
+
+    async def _copy(self, ref: Ref, path: str, twin: Twin) -> None:
+        source = await self._source_root(ref)
+        if not source:
+            return
+        folders = []
+        for item in await self._source.store.list(source, path):
+            if item.is_dir:
+                folders.append(item.path)
+            else:
+                await self._bring(ref, item.path, twin)
+        for folder in folders:
+            await self._copy(ref, folder, twin)
+
+    async def _bring(self, ref: Ref, path: str, twin: Twin) -> None:
+        source = await self._source_root(ref)
+        if not source:
+            return
+        async with self._source.store.fetch(source, path) as fetched:
+            if fetched is None:
+                return  # gone since; a later entry says so
+            async with self._here(fetched.size, fetched.chunks) as spooled:
+                await self._put(ref, path, twin, spooled)
+
+    @asynccontextmanager
+    async def _here(self, size: int | None, chunks: AsyncIterator[bytes]) -> AsyncIterator[str]:
+        """Bytes as a file of the spool, for as long as it is needed."""
+        file = self._spool.begin(size, transient=True)
+        try:
+            async for chunk in chunks:
+                await file.write(chunk)
+            spooled = await file.finish()
+        except BaseException:
+            await file.abandon()
+            raise
+        try:
+            yield spooled.name
+        finally:
+            await self._spool.remove(spooled.name)
+
+    async def _has(self, told: FileWrite) -> bool:
+        source = await self._source_root(told.ref)
+        if not source:
+            return False
+        if await self._source.store.list(source, told.path):
+            return True
+        async with self._source.store.fetch(source, told.path) as fetched:
+            return fetched is not None
+
+    async def _source_root(self, ref: Ref) -> str:
+        name = self._source.backend.name
+        twin = await self._queue.twin(ref, name)
+        return await self._root(self._source, twin or Twin(ref=ref, backend=name, backend_id=BackendId(ref.client_id)))
+
+    async def _root(self, side: Side, twin: Twin) -> str:
+        """Where the files of a run or model lie on a side; asked for once if no answer has told it yet."""
+        if twin.root or twin.is_stand_in:
+            return twin.root
+        found = await side.looker.get(twin.ref.kind, twin.backend_id)
+        root = text(field(found, _INFO[twin.ref.kind], "info", "artifact_uri")) if found is not None else ""
+        if root and side is self._target:
+            await self._queue.learn([replace(twin, root=root)])
+        return root
+
+    # --- to the backend -----------------------------------------------------------------------------------------
+
+    async def _put(self, ref: Ref, path: str, twin: Twin, spooled: str) -> None:
+        content = await self._spool.read(spooled, _MLMODEL_BYTES) if is_mlmodel(path) else None
+        if content is None:
+            await self._target.store.put(twin.root, path, self._spool.path(spooled))
+            self._bytes.inc(await self._spool.size(spooled))
+            return
+        translated = await self._translated(ref, content, twin)
+        async with self._here(len(translated), _once(translated)) as here:
+            await self._target.store.put(twin.root, path, self._spool.path(here))
+        self._bytes.inc(len(translated))
+        if twin.is_stand_in and path == "MLmodel":
+            await self._tell_history(translated, twin)
+
+    async def _translated(self, ref: Ref, content: bytes, twin: Twin) -> bytes:
+        """An MLmodel in the ids of that side; an id that is not there stays what it is."""
+        name = self._target.backend.name
+        ids = {}
+        for named in references(content):
+            there = twin if named == ref else await self._queue.twin(named, name)
+            if there is not None and not there.is_discarded and not there.is_stand_in:
+                ids[named] = there.backend_id
+        own = (await self._source_root(ref)).rstrip("/")
+
+        def root(uri: str) -> str:
+            is_below = bool(own) and (uri == own or uri.startswith(own + "/"))
+            return twin.root.rstrip("/") + uri[len(own) :] if is_below else uri
+
+        return renamed(content, ids, root, drops_model_id=twin.is_stand_in)
+
+    async def _tell_history(self, content: bytes, twin: Twin) -> None:
+        """Make a model that is files of a run known as one: the run's history names it, once."""
+        run_id, _, path = twin.backend_id.partition("/")
+        entry = await asyncio.to_thread(history_entry, content, run_id, path)  # YAML is slow to read
+        if entry is None:
+            return
+        run = await self._target.looker.get(EntityKind.RUN, run_id)
+        tags = {text(tag.get("key")): text(tag.get("value")) for tag in objects(field(run, "run", "data", "tags"))}
+        if _names(tags.get(HISTORY_TAG, ""), text(entry.get("model_uuid"))):
+            return
+        body = write({"run_id": run_id, "model_json": write(entry).decode()})
+        call = Call(operation="logModel", method="POST", target=f"{API}/runs/log-model", body=body)
+        answer = await self._target.backend.send(call)
+        if not answer.is_success:
+            is_brief = answer.status >= 500 or answer.status in RETRIED
+            error = UnreachableError if is_brief else RejectedError
+            raise error(self._target.backend.name, call.operation, describe(answer))
+
+
+async def _once(content: bytes) -> AsyncIterator[bytes]:
+    yield content
+
+
+def _names(history: str, model_uuid: str) -> bool:
+    try:
+        entries = parse_inner(history) if history else []
+    except MalformedError:
+        return False
+    return bool(model_uuid) and any(text(entry.get("model_uuid")) == model_uuid for entry in objects(entries))
