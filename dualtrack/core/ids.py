@@ -61,6 +61,11 @@ class Twin:
         return self.ref.kind is EntityKind.MODEL and "/" in self.backend_id
 
 
+def run_of(twin: Twin) -> BackendId:
+    """The run, on its backend, whose files stand in for a model."""
+    return BackendId(twin.backend_id.partition("/")[0])
+
+
 def stand_in(ref: Ref, backend: str, run: Twin | None, folder: str) -> Twin:
     """Answer what stands for model `ref` where there are no logged models; without a run it has no files either."""
     if run is None or not run.root:

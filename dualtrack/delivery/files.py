@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 from dualtrack.core.exchange import Call
-from dualtrack.core.ids import BackendId, EntityKind, Ref, Twin
+from dualtrack.core.ids import BackendId, EntityKind, Ref, Twin, run_of
 from dualtrack.core.verdict import RETRIED, describe
 from dualtrack.errors import RejectedError, UnreachableError
 from dualtrack.metrics import Metrics
@@ -178,7 +178,7 @@ class Files:
 
     async def _tell_history(self, content: bytes, twin: Twin) -> None:
         """Make a model that is files of a run known as one: the run's history names it, once."""
-        run_id, _, path = twin.backend_id.partition("/")
+        run_id, path = run_of(twin), twin.backend_id.partition("/")[2]
         entry = await asyncio.to_thread(history_entry, content, run_id, path)  # YAML is slow to read
         if entry is None:
             return

@@ -13,15 +13,27 @@ from urllib.parse import parse_qsl, urlencode
 from aiohttp import web
 
 from dualtrack.core.exchange import Document
-from dualtrack.core.ids import BackendId, Ref, Twin
+from dualtrack.core.ids import BackendId, EntityKind, Ref, Twin, run_of
 from dualtrack.core.routes import Match
 from dualtrack.ports import Adopter, Backend, Clock, Lane, Queue
 from dualtrack.proxy.errors import Refusal, unavailable
 from dualtrack.proxy.forward import pass_on, request_headers, response_headers
 from dualtrack.proxy.roots import Roots
-from dualtrack.translate.document import MalformedError, parse, write
+from dualtrack.translate.document import MalformedError, parse, text, write
 from dualtrack.translate.files import COPY, UPLOAD
-from dualtrack.translate.registry import Name, Place, as_ref, from_query, names, roots_above, to_query, walk
+from dualtrack.translate.registry import (
+    Name,
+    Place,
+    as_ref,
+    by_entity,
+    by_files,
+    from_query,
+    named_model,
+    names,
+    roots_above,
+    to_query,
+    walk,
+)
 
 _LOOK_SECONDS = 0.05
 _DOWNLOAD_URI = "getModelVersionDownloadUri"
@@ -61,7 +73,7 @@ class RegistryRelay:
             document = parse(body)
         except MalformedError as error:
             raise Refusal(400, "MALFORMED_REQUEST", str(error), label="registry") from error
-        wanted: Document = {"query": pairs, "body": document}
+        wanted: Document = {"query": pairs, "body": await self._by_files(document)}
         there = await self._there(names(wanted))
         renamed = walk(wanted, lambda item: there.get(item, _same(item)))
         assert isinstance(renamed, dict)
@@ -80,6 +92,20 @@ class RegistryRelay:
     async def download(self, request: web.BaseRequest, target: str) -> web.StreamResponse:
         """Stream a model version's file; it is named by model and version, which need no translation."""
         return await pass_on(request, self._registry, target, "registry")
+
+    async def _by_files(self, document: Document) -> Document:
+        """A version of a model that is files of its run there is registered by where they lie, and by the run."""
+        model = named_model(document)
+        if model is None:
+            return document
+        ref = as_ref(model)
+        await self._arrived(ref, self._clock.now() + self._wait)
+        twin = await self._queue.twin(ref, self._registry.name)
+        here = await self._queue.twin(ref, self._primary)
+        if twin is None or not twin.is_stand_in or here is None:
+            return document
+        run = await self._queue.client_ref(EntityKind.RUN, self._registry.name, run_of(twin))
+        return by_files(document, run.client_id if run is not None else "", here.root)
 
     # --- there --------------------------------------------------------------------------------------------------
 
@@ -152,11 +178,23 @@ class RegistryRelay:
             document = parse(body)
         except MalformedError:
             return body
+        if stays_there:
+            document = await self._placed(document)
         back = {item: await self._back(item, stays_there=stays_there) for item in names(document)}
         if all(value == _same(item) for item, value in back.items()):
             return body
         renamed = walk(document, lambda item: back.get(item, _same(item)))
         return write(_object(renamed))
+
+    async def _placed(self, document: Document) -> Document:
+        """A download address that names a run or model there, as the root of its files there."""
+        found = by_entity(text(document.get("artifact_uri")))
+        if found is None or self._roots is None:
+            return document
+        (named, below), name = found, self._registry.name
+        ref = await self._queue.client_ref(named.kind, name, BackendId(named.value))
+        twin = await self._queue.twin(ref, name) if ref is not None else None
+        return {**document, "artifact_uri": twin.root.rstrip("/") + below} if twin and twin.root else document
 
     async def _back(self, item: Name | Place, *, stays_there: bool) -> str:
         name = self._registry.name

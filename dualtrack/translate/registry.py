@@ -107,6 +107,30 @@ def names(node: JSON) -> list[Name | Place]:
     return list(found)
 
 
+def by_entity(uri: str) -> tuple[Name, str] | None:
+    """The run or logged model that a URI names, and what lies below its root; None for every other URI."""
+    found = _SCHEME.match(uri)
+    if found is None or (found[1] == "models" and not found[2].startswith("m-")):
+        return None
+    kind = EntityKind.RUN if found[1] == "runs" else EntityKind.MODEL
+    return Name(kind, found[2]), found[3]
+
+
+def named_model(document: Document) -> Name | None:
+    """The logged model that a new version is made from, if it is made from one."""
+    some_id = text(document.get("model_id"))
+    found = _SCHEME.match(text(document.get("source")))
+    if not some_id and found is not None and found[1] == "models" and found[2].startswith("m-") and not found[3]:
+        some_id = found[2]
+    return Name(EntityKind.MODEL, some_id) if some_id else None
+
+
+def by_files(document: Document, run_id: str, root: str) -> Document:
+    """The same version, made from files of a run instead of from a logged model; in the client's ids."""
+    named = {name: value for name, value in document.items() if name != "model_id"}
+    return {**named, "source": root, **({"run_id": run_id} if run_id else {})}
+
+
 def roots_above(value: str) -> list[str]:
     """The URI and all that it lies below, the longest first: one of them may be an artifact root.
 
