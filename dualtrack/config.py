@@ -346,6 +346,14 @@ _NAMES = {
     NamingRule.REPLACE: "have what is not a letter, digit, - or _ replaced in their names",
     NamingRule.TEMPLATE: "are called",
 }
+_FILES = {
+    "proxy": "pass through here to the primary, and on to the secondaries",
+    "direct": "are written by clients to the primary's storage, and copied when a run ends",
+}
+_SPOOL_FULL = {
+    "refuse": "uploads are refused with a clear 503 until there is room",
+    "direct": "files are fetched from the primary later",
+}
 _FULL = {
     "refuse": "writes are refused with a clear 503 until there is room",
     "primary-only": "writes go to the primary alone, and an alarm says so",
@@ -399,6 +407,10 @@ def _keeping(config: Config) -> Iterator[str]:
     yield f"Journal              {config.store.path}, at most {size_text(config.store.max_size)}"
     yield f"  when it is full    {_FULL[config.store.on_full]}"
     yield f"Undelivered writes   are tried again {patience}"
+    if config.secondaries:
+        yield f"Files                {_FILES[config.artifacts]}"
+        yield f"  until delivered    in {config.spool_dir}, at most {size_text(config.spool.max_size)}"
+        yield f"  when it is full    {_SPOOL_FULL[config.spool.on_full]}"
 
 
 def _notes(config: Config) -> Iterator[str]:

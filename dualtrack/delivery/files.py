@@ -25,8 +25,10 @@ from dualtrack.translate.files import COPY, DELETE, FileWrite
 from dualtrack.translate.mlflow import API
 from dualtrack.translate.mlmodel import history_entry, is_mlmodel, references, renamed
 from dualtrack.translate.references import HISTORY_TAG
+from dualtrack.translate.roots import client_uri
 
 _MLMODEL_BYTES = 16 * 1024 * 1024  # a larger one is no MLmodel; those with long signatures have some 100 KiB
+_SERVED = "mlflow-artifacts:/"  # files below such a root pass through the proxy
 _INFO = {EntityKind.RUN: "run", EntityKind.MODEL: "model"}
 
 
@@ -75,9 +77,9 @@ class Files:
             await self._spool.remove(spooled)
 
     async def copy_all(self, ref: Ref, twin: Twin) -> None:
-        """Bring everything that the primary has of `ref`."""
+        """Bring all files of `ref` that clients wrote to the primary's storage by themselves."""
         root = await self._root(self._target, twin)
-        if root:
+        if root and not (await self._source_root(ref)).startswith(_SERVED):
             await self._copy(ref, "", replace(twin, root=root))
 
     # --- from the primary ---------------------------------------------------------------------------------------
@@ -168,11 +170,13 @@ class Files:
             there = twin if named == ref else await self._queue.twin(named, name)
             if there is not None and not there.is_discarded and not there.is_stand_in:
                 ids[named] = there.backend_id
-        own = (await self._source_root(ref)).rstrip("/")
+        own, primary = (await self._source_root(ref)).rstrip("/"), self._source.backend.name
+        # a client writes down the root that it was shown
+        roots = [spelled for spelled in (own, client_uri(own, primary, primary)) if spelled]
 
         def root(uri: str) -> str:
-            is_below = bool(own) and (uri == own or uri.startswith(own + "/"))
-            return twin.root.rstrip("/") + uri[len(own) :] if is_below else uri
+            above = next((one for one in roots if uri == one or uri.startswith(one + "/")), None)
+            return twin.root.rstrip("/") + uri[len(above) :] if above is not None else uri
 
         return renamed(content, ids, root, drops_model_id=twin.is_stand_in)
 
