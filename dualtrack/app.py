@@ -405,6 +405,7 @@ class App:
                 stack.push_async_callback(self.journal.close)
             if self.journal is not None:
                 await self.journal.start()
+                stack.push_async_callback(self.spool.close)
                 await self.spool.open()
                 await self.spool.sweep(self.journal.spooled)
             if self.settler is not None:

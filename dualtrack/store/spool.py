@@ -13,6 +13,7 @@ alternative that lost: unlinking on the event loop, which then waits for a slow 
 
 import asyncio
 import errno
+import fcntl
 import hashlib
 import os
 import re
@@ -40,12 +41,18 @@ class DiskSpool:
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self._folder = folder
         self._room = _Room(folder, max_bytes)
+        self._lock: int | None = None
         self._transient: set[str] = set()  # no journal knows them, so the sweep has to be told
 
     async def open(self) -> None:
         """Make the folder, clear up after a crash, count what is there. Raise `StartError` with the next step."""
         try:
             await asyncio.to_thread(self._prepare)
+        except BlockingIOError as error:
+            raise StartError(
+                f"spool.dir: the spool {self._folder} is in use by another process. Stop that dualtrack, or give this"
+                " one a spool.dir of its own"
+            ) from error
         except OSError as error:
             raise StartError(
                 f"spool.dir: cannot write in {self._folder}: {error.strerror}. Make the folder writable for this user,"
@@ -55,6 +62,12 @@ class DiskSpool:
     def _prepare(self) -> None:
         incoming = self._folder / "incoming"
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = os.open(self._folder, os.O_RDONLY)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._unlock()
+            raise
         incoming.mkdir(mode=0o700, exist_ok=True)
         for name in _names(incoming):
             (incoming / name).unlink()
@@ -72,6 +85,15 @@ class DiskSpool:
                 raise
         else:
             probe.rename(self._folder / name).unlink()
+
+    async def close(self) -> None:
+        """Let another process have the folder."""
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def begin(self, size: int | None = None, *, transient: bool = False) -> SpoolFile:
         self._room.take(size or 0, is_bounded=not transient)

@@ -555,3 +555,36 @@ async def test_a_sweep_asks_the_journal_after_it_looked(folder: Path) -> None:
 
     assert await spool.sweep(referred) == 0
     assert lying_in(folder) == [meanwhile[0].name]
+
+
+async def test_one_process_has_a_spool(tmp_path: Path) -> None:
+    """Two would sweep each other's files; the second is told what to do, and may have it once the first has ended."""
+    first, second = DiskSpool(tmp_path / "spool", MIB), DiskSpool(tmp_path / "spool", MIB)
+    await first.open()
+    with pytest.raises(StartError, match=r"spool\.dir.*in use"):
+        await second.open()
+
+    await first.close()
+    await second.open()
+    await second.close()
+
+
+async def test_a_transient_file_is_neither_bounded_nor_swept(tmp_path: Path) -> None:
+    """What a full spool waits for is a delivery, and this is one under way."""
+
+    async def none_kept() -> set[str]:
+        return set()
+
+    spool = DiskSpool(tmp_path / "spool", 10)
+    await spool.open()
+    file = spool.begin(100, transient=True)
+    await file.write(b"x" * 100)
+    done = await file.finish()
+
+    assert await spool.sweep(none_kept) == 0
+    assert await spool.read(done.name, 1000) == b"x" * 100
+    assert await spool.read(done.name, 99) is None
+    assert (await spool.size(done.name), await spool.holds(done.name)) == (100, True)
+
+    await spool.remove(done.name)
+    assert not await spool.holds(done.name)

@@ -1,4 +1,4 @@
-"""P6 with files: a version is registered when its files are where the registry is, and its files are read from there."""
+"""P6 with files: a version is registered when its files are where the registry is, and they are read from there."""
 
 import asyncio
 
