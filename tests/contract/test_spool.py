@@ -330,6 +330,7 @@ async def test_a_full_disk_is_no_reason_not_to_start(tiny_disk: Path) -> None:
     with pytest.raises(OSError, match="No space left"):
         fill_with_files(tiny_disk)
 
+    await spool.close()
     spool = await opened(tiny_disk)
     await spool.remove(waiting.name)
 
@@ -445,6 +446,7 @@ async def test_finished_files_are_counted_and_the_rest_of_a_crash_goes(folder: P
     (folder / "notes.txt").write_bytes(bytes(300))
     (folder / "incoming" / "notes.txt").touch()
 
+    await spool.close()
     spool = await opened(folder)
 
     assert lying_in(folder) == sorted([kept.name, "incoming/notes.txt", "notes.txt"])
