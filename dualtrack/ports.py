@@ -360,6 +360,10 @@ class Looker(Protocol):
 
     async def find_mirror(self, ref: Ref, experiment_id: str) -> Twin | None: ...
 
+    async def has_models(self) -> bool:
+        """Say whether the backend knows logged models at all. Raise `UnreachableError` in doubt."""
+        ...
+
 
 class Adopter(Protocol):
     """Brings an entity that a secondary lacks over whole, as journal entries."""

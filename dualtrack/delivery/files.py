@@ -13,8 +13,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from weakref import WeakValueDictionary
 
-from dualtrack.core.exchange import Call
+from dualtrack.core.exchange import Call, Document
 from dualtrack.core.ids import BackendId, EntityKind, Ref, Twin, run_of
 from dualtrack.core.verdict import RETRIED, describe
 from dualtrack.errors import RejectedError, UnreachableError
@@ -49,6 +50,8 @@ class Files:
         self._target = target
         self._spool = spool
         self._queue = queue
+        # a lock lives as long as somebody holds or awaits it
+        self._histories: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._bytes = metrics.artifact_bytes.labels(target.backend.name)
 
     async def deliver(self, told: FileWrite, spooled: str, twin: Twin) -> tuple[Loss, ...]:
@@ -81,6 +84,10 @@ class Files:
         root = await self._root(self._target, twin)
         if root and not (await self._source_root(ref)).startswith(_SERVED):
             await self._copy(ref, "", replace(twin, root=root))
+
+    async def has_any(self, root: str, path: str) -> bool:
+        """Say whether there is something below a folder there."""
+        return bool(await self._target.store.list(root, path))
 
     # --- from the primary ---------------------------------------------------------------------------------------
 
@@ -186,6 +193,11 @@ class Files:
         entry = await asyncio.to_thread(history_entry, content, run_id, path)  # YAML is slow to read
         if entry is None:
             return
+        # the server reads the tag, appends, and writes it: two at once would lose one
+        async with self._histories.setdefault(run_id, asyncio.Lock()):
+            await self._add_history(run_id, entry)
+
+    async def _add_history(self, run_id: str, entry: Document) -> None:
         run = await self._target.looker.get(EntityKind.RUN, run_id)
         tags = {text(tag.get("key")): text(tag.get("value")) for tag in objects(field(run, "run", "data", "tags"))}
         if _names(tags.get(HISTORY_TAG, ""), text(entry.get("model_uuid"))):

@@ -424,7 +424,7 @@ class Worker:
                 self._heard(reading.exchange.operation, answer)
                 return self._made(learned, losses, was_there=False)
         self._heard(reading.exchange.operation, answer)
-        if ref.kind is EntityKind.MODEL and lacks_route(answer):
+        if ref.kind is EntityKind.MODEL and lacks_route(answer) and not await self._looker.has_models():
             return Done(twins=(await self._stand_in(reading, ref, known.twins),), losses=losses)
         return await self._uncreated(step, known, answer, attempt)
 
@@ -433,8 +433,11 @@ class Worker:
         run = next((twin for known, twin in twins.items() if known.kind is EntityKind.RUN), None)
         name = text(field(parse(reading.exchange.answer), "model", "info", "name")) or "model"
         made = stand_in(ref, self._backend.name, run, name)
-        taken = await self._queue.rooted(self._backend.name, [made.root]) if made.root else None
-        if taken is not None and taken.ref != ref:
+        if run is None or not made.root:
+            return made
+        taken = await self._queue.rooted(self._backend.name, [made.root])
+        is_taken = taken is not None and taken.root == made.root and taken.ref != ref
+        if is_taken or await self._files.has_any(run.root, name):
             made = stand_in(ref, self._backend.name, run, f"{name}-{ref.client_id}")
         return made
 

@@ -1,7 +1,7 @@
 """Brings over whole what a secondary lacks: a run that began before the proxy, an experiment it never met.
 
     known by now ─▶ nothing to do      its experiment unknown ─▶ that first
-    marked on the secondary ─▶ learn    else ─▶ read the primary, queue what would have made it
+    marked on the secondary ─▶ learn    else ─▶ read the primary, queue what would have made it; a run's models too
 
 What the primary holds already contains every write of that lane acknowledged before the read began, so those are
 replaced; later ones follow. A point that is written while the read goes on may be in both; MLflow keeps it once.
@@ -76,6 +76,10 @@ class WholeAdopter:
         await self._journal.replace(backend, ref.key, upto, exchanges)
         self._metrics.adoptions.labels(backend, ref.kind).inc()
         log.info("reconcile.adopted", backend=backend, entity=ref.key, writes=len(exchanges))
+        if ref.kind is EntityKind.RUN:
+            experiment_id = text(field(found, *_EXPERIMENT_OF[ref.kind]))
+            for model_id in await self._primary.models_of(ref.client_id, experiment_id):
+                await self.adopt(Ref(EntityKind.MODEL, ClientId(model_id)), backend)
         return True
 
     async def _tell(self, ref: Ref, found: Document) -> list[Exchange]:

@@ -4,11 +4,19 @@ from collections.abc import AsyncIterator, Sequence
 
 from dualtrack.core.exchange import Answer, Call, Document, Observed
 from dualtrack.core.ids import EntityKind, Ref, Twin
-from dualtrack.core.verdict import describe
+from dualtrack.core.verdict import describe, lacks_route
 from dualtrack.errors import RejectedError, UnreachableError
 from dualtrack.ports import Backend
-from dualtrack.translate.document import MalformedError, objects, parse, text
-from dualtrack.translate.mlflow import found_by_mark, get_call, history_page, search_by_mark
+from dualtrack.translate.document import MalformedError, field, objects, parse, text
+from dualtrack.translate.mlflow import (
+    PROBE,
+    PROBE_MODELS,
+    found_by_mark,
+    get_call,
+    history_page,
+    search_by_mark,
+    search_models_of,
+)
 from dualtrack.translate.operations import learn
 
 
@@ -19,6 +27,7 @@ class Reader:
         self._backend = backend
         self._source = source
         self._page = page
+        self._has_models: bool | None = None
 
     async def ask(self, call: Call) -> Answer | None:
         """Read; None when it is not there. Raise `RejectedError` for a no, `UnreachableError` for trouble."""
@@ -63,8 +72,38 @@ class Reader:
             return None
         return Observed(entity=entity, histories=await self.histories(backend_id, metric_keys))
 
+    async def has_models(self) -> bool:
+        """Say whether this backend knows logged models at all; asked once. Raise `UnreachableError` in doubt.
+
+        A missing route and a gateway in trouble look alike, so another route has to answer at the same time.
+        """
+        if self._has_models is None:
+            answer = await self._backend.send(PROBE_MODELS)
+            is_missing = lacks_route(answer)
+            proof = await self._backend.send(PROBE) if is_missing else answer
+            if not proof.is_success and not (proof.error_code and proof.status < 500):
+                raise UnreachableError(self._backend.name, PROBE_MODELS.operation, describe(proof))
+            self._has_models = not is_missing
+        return self._has_models
+
+    async def models_of(self, run_id: str, experiment_id: str) -> list[str]:
+        """List the logged models that a run is the source of."""
+        if not await self.has_models():
+            return []
+        token, found = "", list[str]()
+        while True:
+            call = search_models_of(run_id, experiment_id, token)
+            answer = await self.ask(call)
+            page = self._parsed(call, answer) if answer is not None else {}
+            found += [text(field(model, "info", "model_id")) for model in objects(page.get("models"))]
+            token = text(page.get("next_page_token"))
+            if not token:
+                return found
+
     async def find_mirror(self, ref: Ref, experiment_id: str) -> Twin | None:
         """Find the run or model that carries the mark of `ref`, in an experiment of this backend."""
+        if ref.kind is EntityKind.MODEL and not await self.has_models():
+            return None
         call = search_by_mark(ref, experiment_id)
         answer = await self.ask(call)
         listed = self._parsed(call, answer) if answer is not None else {}

@@ -176,6 +176,16 @@ def history_page(run_id: str, key: str, page_token: str, page_size: int) -> Call
     return Call(operation="getMetricHistory", method="GET", target=target)
 
 
+# one that every MLflow answers, and one that only those with logged models do
+PROBE = Call(operation="searchExperiments", method="GET", target=f"{API}/experiments/search?max_results=1")
+PROBE_MODELS = Call(
+    operation="searchLoggedModels",
+    method="POST",
+    target=f"{API}/logged-models/search",
+    body=write({"experiment_ids": ["0"], "max_results": 1}),
+)
+
+
 def search_by_mark(ref: Ref, experiment_id: str) -> Call:
     """Ask for the mirror of a run or model in its experiment; a deleted run is found too."""
     wanted = f"tags.`{MARKS[ref.kind]}` = '{_quoted(ref.client_id)}'"
@@ -188,6 +198,18 @@ def search_by_mark(ref: Ref, experiment_id: str) -> Call:
         }
         return Call(operation="searchRuns", method="POST", target=f"{API}/runs/search", body=write(body))
     body = {"experiment_ids": [experiment_id], "filter": wanted, "max_results": 10}
+    target = f"{API}/logged-models/search"
+    return Call(operation="searchLoggedModels", method="POST", target=target, body=write(body))
+
+
+def search_models_of(run_id: str, experiment_id: str, page_token: str) -> Call:
+    body: Document = {
+        "experiment_ids": [experiment_id],
+        "filter": f"source_run_id = '{_quoted(run_id)}'",
+        "max_results": 50,
+    }
+    if page_token:
+        body["page_token"] = page_token
     target = f"{API}/logged-models/search"
     return Call(operation="searchLoggedModels", method="POST", target=target, body=write(body))
 
