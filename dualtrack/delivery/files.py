@@ -30,6 +30,7 @@ from dualtrack.translate.roots import client_uri
 
 _MLMODEL_BYTES = 16 * 1024 * 1024  # a larger one is no MLmodel; those with long signatures have some 100 KiB
 _SERVED = "mlflow-artifacts:/"  # files below such a root pass through the proxy
+_CLAIMS = 10_000  # remembered; those of a moment ago are what counts
 _INFO = {EntityKind.RUN: "run", EntityKind.MODEL: "model"}
 
 
@@ -50,6 +51,7 @@ class Files:
         self._target = target
         self._spool = spool
         self._queue = queue
+        self._claimed: dict[str, Ref] = {}
         # a lock lives as long as somebody holds or awaits it
         self._histories: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._bytes = metrics.artifact_bytes.labels(target.backend.name)
@@ -85,9 +87,16 @@ class Files:
         if root and not (await self._source_root(ref)).startswith(_SERVED):
             await self._copy(ref, "", replace(twin, root=root))
 
-    async def has_any(self, root: str, path: str) -> bool:
-        """Say whether there is something below a folder there."""
-        return bool(await self._target.store.list(root, path))
+    async def claim(self, run_root: str, folder: str, model: Twin) -> bool:
+        """Take a folder of a run for a model that is only files there; False when it holds something else."""
+        owner = await self._queue.rooted(self._target.backend.name, [model.root])
+        is_free = owner is None or owner.ref == model.ref or owner.root != model.root
+        if is_free and not (owner is not None and owner.ref == model.ref):
+            is_free = not await self._target.store.list(run_root, folder)
+        if len(self._claimed) > _CLAIMS:
+            self._claimed.clear()
+        # what others claim at this moment is not in the map yet
+        return is_free and self._claimed.setdefault(model.root, model.ref) == model.ref
 
     # --- from the primary ---------------------------------------------------------------------------------------
 

@@ -60,6 +60,7 @@ _READS = 16  # of one turn; then other lanes have theirs
 _MANY = 1000  # entries of one read
 _NO_MODELS = "no_logged_models"
 _TERMINAL = frozenset({"FINISHED", "FAILED", "KILLED", "3", "4", "5"})  # protobuf's JSON takes the numbers too
+_PATIENCE = 5  # attempts
 _PLACE_SECONDS = 0.5  # until a write in doubt, which keeps its place in the lane, is settled
 
 
@@ -425,21 +426,27 @@ class Worker:
                 return self._made(learned, losses, was_there=False)
         self._heard(reading.exchange.operation, answer)
         if ref.kind is EntityKind.MODEL and lacks_route(answer) and not await self._looker.has_models():
-            return Done(twins=(await self._stand_in(reading, ref, known.twins),), losses=losses)
+            return await self._stand_in(step, ref, known, losses, attempt)
         return await self._uncreated(step, known, answer, attempt)
 
-    async def _stand_in(self, reading: Reading, ref: Ref, twins: Twins) -> Twin:
+    async def _stand_in(
+        self, step: SingleStep, ref: Ref, known: Known, losses: tuple[Loss, ...], attempt: int
+    ) -> Outcome:
         """There are no logged models on this side: the model becomes files of its run, below its name."""
-        run = next((twin for known, twin in twins.items() if known.kind is EntityKind.RUN), None)
-        name = text(field(parse(reading.exchange.answer), "model", "info", "name")) or "model"
+        run = next((twin for known, twin in known.twins.items() if known.kind is EntityKind.RUN), None)
+        if run is not None and attempt <= _PATIENCE and await self._has_older_writes(run.ref, step):
+            # a file of the run's own, logged earlier, may have that name; for ever it is not waited for
+            return Later(wait=_PLACE_SECONDS, reason="waits for its run's files", is_backend=False)
+        name = text(field(parse(step.reading.exchange.answer), "model", "info", "name")) or "model"
         made = stand_in(ref, self._backend.name, run, name)
-        if run is None or not made.root:
-            return made
-        taken = await self._queue.rooted(self._backend.name, [made.root])
-        is_taken = taken is not None and taken.root == made.root and taken.ref != ref
-        if is_taken or await self._files.has_any(run.root, name):
+        if run is not None and made.root and not await self._files.claim(run.root, name, made):
             made = stand_in(ref, self._backend.name, run, f"{name}-{ref.client_id}")
-        return made
+        return Done(twins=(made,), losses=losses)
+
+    async def _has_older_writes(self, run: Ref, step: SingleStep) -> bool:
+        lane = Lane(backend=self._backend.name, key=run.key, attempts=0)
+        head = await self._queue.read(lane, 1)
+        return bool(head) and head[0].settled_at < step.settled_at
 
     def _made(self, twin: Twin, losses: tuple[Loss, ...], *, was_there: bool) -> Done:
         if was_there:

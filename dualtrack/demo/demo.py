@@ -20,11 +20,10 @@ from types import FrameType
 
 import orjson
 import yaml
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
-from dualtrack.demo.compare import Comparison, Registry, Side, compare_experiment, find_experiment, read_registry
+from dualtrack.demo.compare import Side, compare_experiment, find_experiment, read_registry
+from dualtrack.demo.report import Report, document, show
 from dualtrack.demo.servers import (
     Emulator,
     MlflowServer,
@@ -41,8 +40,6 @@ EXPERIMENT = "/Shared/dualtrack-demo"
 WORKSPACE = "/mlflow/v2.0" + DEFAULT_SCOPE
 TRAIN_SECONDS = 600
 DRAIN_SECONDS = 60
-WIDE = 132  # columns from which whole ids fit
-SHORT_ID = 10
 
 EXIT_EQUAL, EXIT_DIFFERENT, EXIT_NOT_STARTED, EXIT_INTERRUPTED = 0, 1, 3, 130
 
@@ -63,35 +60,14 @@ class Secrets:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """Everything that is up, as addresses."""
+    """Everything that is up, as addresses; both sides are the servers themselves, past the emulated workspaces."""
 
     proxy: str
     admin: str
-    databricks_ui: str
-    azureml_ui: str
     primary: Side
     secondary: Side
     config: Path
     environment: dict[str, str] = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """What the demo found."""
-
-    comparison: Comparison
-    registry: Registry
-    other_registry: Registry
-    is_drained: bool
-
-    @property
-    def has_one_registry(self) -> bool:
-        return bool(self.registry.versions) and self.other_registry.is_empty
-
-    @property
-    def is_equal(self) -> bool:
-        has_runs = bool(self.comparison.runs)
-        return has_runs and self.is_drained and self.comparison.is_equal and self.has_one_registry
 
 
 class TrainingError(Exception):
@@ -105,7 +81,10 @@ def run_demo(keep: bool, json: bool, directory: Path | None) -> int:
         with _sigterm_as_interrupt(), _folder(directory, keep=keep) as root, ExitStack() as stack:
             site = _start(root, stack, console)
             report = _train_and_compare(site, root, console)
-            _show(report, site, console, json=json)
+            if json:
+                _print_json(report, site)
+            else:
+                show(report, EXPERIMENT, console)
             if keep:
                 _wait(site, root, console)
             return EXIT_EQUAL if report.is_equal else EXIT_DIFFERENT
@@ -155,10 +134,8 @@ def _site(root: Path, servers: list[MlflowServer], emulators: list[Emulator], to
     site = Site(
         proxy=f"http://127.0.0.1:{listen}",
         admin=f"http://127.0.0.1:{admin}",
-        databricks_ui=servers[0].url,
-        azureml_ui=servers[1].url,
-        primary=Side(name="databricks", url=emulators[0].url, token=tokens.databricks),
-        secondary=Side(name="azureml", url=emulators[1].url + WORKSPACE, token=tokens.azureml),
+        primary=Side(name="databricks", url=servers[0].url),
+        secondary=Side(name="azureml", url=servers[1].url),
         config=root / "dualtrack.yaml",
         environment=tokens.environment(),
     )
@@ -169,12 +146,12 @@ def _site(root: Path, servers: list[MlflowServer], emulators: list[Emulator], to
         "registry": "databricks",
         "backends": {
             "databricks": {
-                "url": site.primary.url,
+                "url": emulators[0].url,
                 "kind": "databricks",
                 "auth": {"type": "token", "token": "${DEMO_DATABRICKS_TOKEN}"},
             },
             "azureml": {
-                "url": site.secondary.url,
+                "url": emulators[1].url + WORKSPACE,
                 "kind": "azureml",
                 "auth": {"type": "token", "token": "${DEMO_AZUREML_TOKEN}"},
                 "experiment_names": {"rule": "last-segment"},
@@ -205,7 +182,7 @@ def _train_and_compare(site: Site, root: Path, console: Console) -> Report:
         is_drained = _finish(drain, DRAIN_SECONDS + 30) == 0
     if not is_drained:
         console.print(drain.tail(), style="yellow", markup=False)
-    with _step(console, "read both sides and compare every field and every metric history"):
+    with _step(console, "read both servers and compare every field, metric history and file"):
         experiment_id = find_experiment(site.primary, EXPERIMENT)
         if experiment_id is None:
             raise TrainingError(f"the primary has no experiment {EXPERIMENT}")
@@ -246,8 +223,8 @@ def _wait(site: Site, root: Path, console: Console) -> None:
     for label, url in (
         ("proxy", site.proxy),
         ("admin", site.admin),
-        ("UI of the primary (databricks)", site.databricks_ui),
-        ("UI of the secondary (azureml)", site.azureml_ui),
+        ("UI of the primary (databricks)", site.primary.url),
+        ("UI of the secondary (azureml)", site.secondary.url),
     ):
         console.print(f"{label:32} {url}", soft_wrap=True)
     console.print(f"{'files':32} {root}", soft_wrap=True)
@@ -258,93 +235,11 @@ def _wait(site: Site, root: Path, console: Console) -> None:
         console.print("stopping")
 
 
-# ---- what it prints ----------------------------------------------------------------------------------------------
-
-
-def _show(report: Report, site: Site, console: Console, *, json: bool) -> None:
-    if json:
-        sys.stdout.write(orjson.dumps(_document(report, site), option=orjson.OPT_INDENT_2).decode() + "\n")
-        sys.stdout.flush()
-        return
-    console.print(_runs_table(report.comparison, None if console.width >= WIDE else SHORT_ID))
-    for difference in report.comparison.all_differences:
-        console.print(f"  {difference}", style="red", markup=False)
-    console.print(_registry_table(report))
-    console.print(_sentence(report), style="bold green" if report.is_equal else "bold red", soft_wrap=True)
-
-
-def _document(report: Report, site: Site) -> dict[str, object]:
-    return {
-        "equal": report.is_equal,
-        "drained": report.is_drained,
-        "comparison": report.comparison,
-        "registry": {"databricks": report.registry, "azureml": report.other_registry},
-        "urls": {
-            "proxy": site.proxy,
-            "admin": site.admin,
-            "databricks": site.databricks_ui,
-            "azureml": site.azureml_ui,
-        },
-    }
-
-
-def _runs_table(comparison: Comparison, id_length: int | None) -> Table:
-    table = Table(
-        title=f"{EXPERIMENT}: logged once, standing twice",
-        box=box.SIMPLE_HEAD,
-        title_justify="left",
-        collapse_padding=True,
-        pad_edge=False,
-    )
-    for name in ("run", "databricks", "azureml"):
-        table.add_column(name, no_wrap=True)
-    for name in ("params", "metrics", "tags", "points"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("equal", no_wrap=True)
-    for run in comparison.runs:
-        table.add_row(
-            run.name,
-            run.primary_id[:id_length],
-            (run.secondary_id or "absent")[:id_length],
-            *(str(count) for count in (run.params, run.metrics, run.tags, run.points)),
-            "[green]yes[/]" if run.is_equal else f"[red]{len(run.differences)} differ[/]",
-        )
-    return table
-
-
-def _registry_table(report: Report) -> Table:
-    table = Table(
-        title="model registry: on one backend only",
-        box=box.SIMPLE_HEAD,
-        title_justify="left",
-        collapse_padding=True,
-        pad_edge=False,
-    )
-    for name in ("backend", "models", "versions", "right"):
-        table.add_column(name)
-    sides = (
-        ("databricks (the registry)", report.registry, bool(report.registry.versions)),
-        ("azureml", report.other_registry, report.other_registry.is_empty),
-    )
-    for name, registry, is_right in sides:
-        table.add_row(
-            name,
-            ", ".join(registry.models) or "none",
-            str(len(registry.versions)),
-            "[green]yes[/]" if is_right else "[red]no[/]",
-        )
-    return table
-
-
-def _sentence(report: Report) -> str:
-    runs = len(report.comparison.runs)
-    if report.is_equal:
-        points = sum(run.points for run in report.comparison.runs)
-        return f"Equal: {runs} runs with {points} metric points stand on both workspaces, the registry on one."
-    count = len(report.comparison.all_differences)
-    registry = "one side" if report.has_one_registry else "not exactly one side"
-    backlog = "empty" if report.is_drained else "not empty or has parked entries"
-    return f"Different: {count} differences in {runs} runs; registry on {registry}; backlog {backlog}."
+def _print_json(report: Report, site: Site) -> None:
+    sides = {side.name: side.url for side in (site.primary, site.secondary)}
+    told = document(report, {"proxy": site.proxy, "admin": site.admin, **sides})
+    sys.stdout.write(orjson.dumps(told, option=orjson.OPT_INDENT_2).decode() + "\n")
+    sys.stdout.flush()
 
 
 # ---- the frame ---------------------------------------------------------------------------------------------------

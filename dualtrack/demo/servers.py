@@ -203,11 +203,19 @@ class MlflowServer:
 class Emulator:
     """`python -m dualtrack.emulators` in a process of its own, so that it can be killed or frozen."""
 
-    def __init__(self, kind: str, *, upstream: str, token: str, log_path: Path, port: int | None = None) -> None:
+    def __init__(
+        self,
+        kind: str,
+        *options: str,
+        upstream: str,
+        token: str,
+        log_path: Path,
+        port: int | None = None,
+    ) -> None:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         argv = [sys.executable, "-m", "dualtrack.emulators", kind, "--upstream", upstream]
-        argv += ["--port", str(self.port), "--token-env", "EMULATOR_TOKEN"]
+        argv += ["--port", str(self.port), "--token-env", "EMULATOR_TOKEN", *options]
         self.process = Process(argv, log_path=log_path, env=clean_environment(EMULATOR_TOKEN=token))
 
     def wait_ready(self, timeout: float = 60) -> Self:

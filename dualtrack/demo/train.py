@@ -1,16 +1,18 @@
 """A training script as any MLflow user writes it: it knows nothing of a proxy or of a second workspace.
 
-Run it with MLFLOW_TRACKING_URI set. A small hyperparameter search with nested runs, then one fit with autologging, then
-a registered model version.
+Run it with MLFLOW_TRACKING_URI set. A small hyperparameter search with nested runs, then one fit with autologging whose
+model is logged, registered and loaded again; with figures, tables and texts on the way.
 """
 
-import contextlib
 import math
 import warnings
 
+import matplotlib as mpl
 import mlflow
 import numpy as np
-from mlflow.exceptions import MlflowException
+import pandas as pd  # type: ignore[import-untyped]  # it has no types of its own
+from matplotlib.figure import Figure
+from mlflow.models import infer_signature
 from sklearn.datasets import load_breast_cancer
 from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.metrics import accuracy_score, log_loss
@@ -31,22 +33,41 @@ def load() -> tuple[Rows, Rows, Rows, Rows]:
     return scaler.transform(parts[0]), scaler.transform(parts[1]), parts[2], parts[3]
 
 
+def log_curve(name: str, values: list[float]) -> None:
+    """Draw how a value went, epoch by epoch."""
+    figure = Figure(figsize=(4, 3))
+    axes = figure.subplots()
+    axes.plot(range(len(values)), values, marker=".")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(name)
+    mlflow.log_figure(figure, f"figures/{name}.png")
+
+
+def log_guesses(model: SGDClassifier, epoch: int, test: Rows, labels: Rows) -> None:
+    """Add some guesses to the run's table; a table that is there already is read, extended and written again."""
+    rows = {"epoch": epoch, "label": labels[:5], "guess": model.predict(test[:5])}
+    mlflow.log_table(pd.DataFrame(rows), artifact_file="tables/guesses.json")
+
+
 def fit(rate: float, data: tuple[Rows, Rows, Rows, Rows]) -> float:
     """Train one candidate epoch by epoch in a child run; give its accuracy."""
     train, test, train_labels, test_labels = data
     with mlflow.start_run(run_name=f"alpha={rate}", nested=True) as run:
         mlflow.log_params({"alpha": rate, "epochs": EPOCHS, "penalty": "l2"})
         model = SGDClassifier(loss="log_loss", alpha=rate, random_state=7)
-        accuracy = 0.0
+        accuracies, losses = [], []
         for epoch in range(EPOCHS):
             model.partial_fit(train, train_labels, classes=[0, 1])
-            accuracy = float(accuracy_score(test_labels, model.predict(test)))
-            loss = float(log_loss(train_labels, model.predict_proba(train)))
-            mlflow.log_metrics({"accuracy": accuracy, "loss": loss}, step=epoch)
+            accuracies.append(float(accuracy_score(test_labels, model.predict(test))))
+            losses.append(float(log_loss(train_labels, model.predict_proba(train))))
+            mlflow.log_metrics({"accuracy": accuracies[-1], "loss": losses[-1]}, step=epoch)
+            if epoch in {0, EPOCHS - 1}:
+                log_guesses(model, epoch, test, test_labels)
+        log_curve("loss", losses)
         mlflow.log_metric("weight_norm", float(np.linalg.norm(model.coef_)))
         mlflow.set_tag("stage", "candidate")
         print("run", run.info.run_id, run.info.run_name)
-    return accuracy
+    return accuracies[-1]
 
 
 def search(data: tuple[Rows, Rows, Rows, Rows]) -> str:
@@ -55,42 +76,52 @@ def search(data: tuple[Rows, Rows, Rows, Rows]) -> str:
         dataset = mlflow.data.from_numpy(data[0], targets=data[2], name="breast-cancer")  # type: ignore[attr-defined]  # made at run time
         mlflow.log_input(dataset, context="training", tags={"split": "train"})
         mlflow.log_param("rates", RATES)
+        mlflow.log_dict({"alpha": list(RATES), "epochs": EPOCHS}, "search/space.yaml")
         best = -math.inf
+        bests = []
         mlflow.log_metric("best_accuracy", best, step=0)  # nothing tried so far
         mlflow.log_metric("gradient_noise", math.nan, step=0)  # not defined before the first step
         for step, rate in enumerate(RATES, start=1):
             best = max(best, fit(rate, data))
             mlflow.log_metric("best_accuracy", best, step=step)
+            bests.append(best)
+        log_curve("best_accuracy", bests)
+        mlflow.log_text(f"größte Genauigkeit: {best:.3f} ✓\n", "notes/größte Genauigkeit.txt")
         mlflow.set_tags({"team": "demo", "note": "größer ist besser ✓"})
         print("run", parent.info.run_id, parent.info.run_name)
         return str(parent.info.run_id)
 
 
-def refit(data: tuple[Rows, Rows, Rows, Rows]) -> str:
-    """Let autologging record one fit."""
+def refit(data: tuple[Rows, Rows, Rows, Rows]) -> None:
+    """Let autologging record one fit; log and register its model, then load it as others will."""
+    train, test, train_labels, test_labels = data
     mlflow.sklearn.autolog(log_models=False, silent=True)
     with mlflow.start_run(run_name="autologged") as run:
-        model = LogisticRegression(C=0.5, max_iter=200).fit(data[0], data[2])
-        mlflow.log_metric("test_accuracy", float(model.score(data[1], data[3])))
+        model = LogisticRegression(C=0.5, max_iter=200).fit(train, train_labels)
+        mlflow.log_metric("test_accuracy", float(model.score(test, test_labels)))
+        log_curve("probability", sorted(model.predict_proba(test)[:, 1]))
+        logged = mlflow.sklearn.log_model(
+            model,
+            name="classifier",
+            signature=infer_signature(test, model.predict(test)),
+            input_example=test[:3],
+            registered_model_name=MODEL,
+        )
         print("run", run.info.run_id, run.info.run_name)
-        return str(run.info.run_id)
-
-
-def register(run_id: str) -> None:
-    client = mlflow.MlflowClient()
-    with contextlib.suppress(MlflowException):  # a second training adds a version to the model that is there
-        client.create_registered_model(MODEL, description="The demo's classifier")
-    version = client.create_model_version(MODEL, source=f"runs:/{run_id}/model", run_id=run_id)
-    print("model", MODEL, "version", version.version)
+    uri = f"models:/{MODEL}/{logged.registered_model_version}"
+    loaded = mlflow.sklearn.load_model(uri)
+    print("model", MODEL, "version", logged.registered_model_version)
+    print("predictions equal", np.array_equal(loaded.predict(test), model.predict(test)))
 
 
 def main() -> None:
     warnings.filterwarnings("ignore")
+    mpl.use("Agg")  # no screen is needed
     mlflow.set_experiment(EXPERIMENT)
     mlflow.set_experiment_tags({"owner": "demo@example.com", "goal": "a classifier for the demo"})
     data = load()
     search(data)
-    register(refit(data))
+    refit(data)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def _dialect(options: argparse.Namespace) -> Dialect:
         case "databricks":
             return Databricks(users=tuple(options.user))
         case "azureml":
-            return AzureML(scope=options.scope)
+            return AzureML(scope=options.scope, has_logged_models=not options.no_logged_models)
         case _:
             return Plain()
 
@@ -41,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     secret.add_argument("--token-env", default="", help="the environment variable that holds it")
     parser.add_argument("--user", action="append", default=["demo@example.com"], help="databricks: a known user")
     parser.add_argument("--scope", default=DEFAULT_SCOPE, help="azureml: the workspace's path")
+    parser.add_argument("--no-logged-models", action="store_true", help="azureml: 404 for them, as the service does")
     return parser
 
 

@@ -1,7 +1,8 @@
 """Azure ML as an MLflow client sees it: one workspace path, flat experiment names, its own error bodies.
 
 Decides which paths exist (all others: 404 with an empty body), which experiment names are taken (the pattern of
-facts/backends A4) and how errors look (A6). Logged models and the rest pass through for now, ids are the real server's.
+facts/backends A4) and how errors look (A6). The service knows no logged models; that is a switch, off by default, so
+that a workspace can also stand for one that holds them. The rest passes through, ids are the real server's.
 """
 
 import re
@@ -15,14 +16,17 @@ DEFAULT_SCOPE = (
     "/providers/Microsoft.MachineLearningServices/workspaces/demo"
 )
 # azureml-core's pattern, with \w as the service means it: ASCII.
+# all that came with MLflow 3's models: `logged-models/…` and the links from runs to them
+OF_LOGGED_MODELS = re.compile(r"/mlflow/(?:logged-models|runs/outputs(?:/|$))")
 EXPERIMENT_NAME = re.compile(r"[a-zA-Z0-9][\w\-]{0,254}", re.ASCII)
 
 
 class AzureML:
     """The address, the naming rule and the error bodies of one workspace."""
 
-    def __init__(self, scope: str = DEFAULT_SCOPE) -> None:
+    def __init__(self, scope: str = DEFAULT_SCOPE, *, has_logged_models: bool = True) -> None:
         self._prefix = "/mlflow/v2.0" + scope
+        self._has_logged_models = has_logged_models
 
     def locate(self, path: str) -> str | None:
         rest = path.removeprefix(self._prefix)
@@ -47,6 +51,8 @@ class AzureML:
         )
 
     def answer(self, call: Call) -> Reply | None:
+        if not self._has_logged_models and is_of_logged_models(call.path):
+            return self.unknown()
         name = named_experiment(call)
         if name is None or EXPERIMENT_NAME.fullmatch(name):
             return None
@@ -76,6 +82,11 @@ class AzureML:
                 "error_code": code,
             },
         )
+
+
+def is_of_logged_models(path: str) -> bool:
+    """Whether a path is one that a workspace without logged models does not have (facts/backends, Azure ML item 9)."""
+    return OF_LOGGED_MODELS.search(path) is not None
 
 
 def _azure_code(status: int) -> str:

@@ -47,7 +47,9 @@ def test_the_demo_ends_equal_and_leaves_nothing(tmp_path: Path) -> None:
 
     text = process.log_path.read_text()
     assert code == 0, text
-    assert re.search(r"Equal: [1-9]\d* runs with [1-9]\d* metric points", text), text
+    assert re.search(r"Equal: [1-9]\d* runs with [1-9]\d* metric points, 1 logged model and [1-9]\d* files", text), text
+    assert re.search(r"run search +\w+ +\w+ +3 +[1-9][\d,]* +yes", text), text
+    assert re.search(r"model classifier +m-\w+ +m-\w+ +[1-9]\d* +[1-9][\d,]* +yes", text), text
     assert "differ" not in text
     assert started_by(mark) == []
     assert list((tmp_path / "tmp").glob("dualtrack*")) == []

@@ -42,5 +42,9 @@ async def test_the_script_trains_against_a_plain_server(
     found = await asyncio.to_thread(compare_experiment, primary, secondary, experiment_id)
     assert {run.name for run in found.runs} >= {"search", "autologged", "alpha=0.01"}
     assert all(run.points for run in found.runs)
+    assert all(run.files for run in found.runs), [(run.name, run.files) for run in found.runs]
+    (model,) = found.models
+    assert (model.name, model.files > 3) == ("classifier", True)
+    assert "predictions equal True" in process.log_path.read_text()
     assert not found.is_equal  # nobody mirrored anything
     assert "dualtrack-demo-classifier" in read_registry(primary).models

@@ -189,6 +189,42 @@ async def test_azure_knows_no_other_path(azureml: Client, prefix: str) -> None:
         assert (answer.status, await answer.read()) == (404, b"")
 
 
+LOGGED_MODEL_CALLS = (
+    ("POST", "logged-models"),
+    ("POST", "logged-models/search"),
+    ("GET", "logged-models/m-1"),
+    ("PATCH", "logged-models/m-1"),
+    ("DELETE", "logged-models/m-1"),
+    ("POST", "logged-models/m-1/params"),
+    ("PATCH", "logged-models/m-1/tags"),
+    ("GET", "logged-models/m-1/artifacts/directories"),
+    ("POST", "runs/outputs"),
+)
+
+
+@pytest.mark.parametrize(("method", "path"), LOGGED_MODEL_CALLS)
+async def test_azure_can_be_without_logged_models(
+    mlflow_primary: MlflowServer, session: ClientSession, method: str, path: str
+) -> None:
+    """Every verb of theirs is a 404 with nothing in it, and only to those who may enter."""
+    settings = Settings(upstream=mlflow_primary.url, token=TOKEN, dialect=AzureML(has_logged_models=False))
+    async with emulating(settings) as url:
+        client = Client(url, session, AZURE)
+        target = f"{client.base}{API}/{path}"
+        async with session.request(method, target, json={}, headers=client.headers) as answer:
+            assert (answer.status, await answer.read()) == (404, b"")
+        async with session.request(method, target, json={}) as answer:
+            assert answer.status == 401
+        assert len(await client.create_run()) == 32
+
+
+async def test_azure_has_logged_models_unless_told_otherwise(azureml: Client) -> None:
+    status, answer = await azureml.post(f"{API}/logged-models", {"experiment_id": "0", "name": "m"})
+
+    assert status == 200
+    assert answer["model"]["info"]["name"] == "m"
+
+
 # ---- what passes -------------------------------------------------------------------------------------------------
 
 
@@ -384,10 +420,13 @@ async def test_a_mirror_that_was_made_twice_is_counted_also_when_its_answer_was_
 async def test_an_emulator_runs_as_a_process(
     mlflow_primary: MlflowServer, session: ClientSession, tmp_path: Path, kind: str, prefix: str
 ) -> None:
-    emulator = Emulator(kind, upstream=mlflow_primary.url, token=TOKEN, log_path=tmp_path / "log")
+    emulator = Emulator(kind, "--no-logged-models", upstream=mlflow_primary.url, token=TOKEN, log_path=tmp_path / "log")
     try:
         await asyncio.to_thread(emulator.wait_ready)
-        assert len(await Client(emulator.url, session, prefix).create_run()) == 32
+        client = Client(emulator.url, session, prefix)
+        assert len(await client.create_run()) == 32
+        status, _ = await client.post(f"{API}/logged-models", {"experiment_id": "0", "name": "m"})
+        assert status == (404 if kind == "azureml" else 200)
     finally:
         await asyncio.to_thread(emulator.stop)
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from dualtrack.demo.compare import Difference, Experiment, Point, Run, Snapshot, compare
+from dualtrack.demo.compare import Difference, Experiment, File, Model, Point, Run, Snapshot, compare
+from dualtrack.demo.compare.reading import mlmodel
 
 FIELDS = {"run_name": "train", "status": "FINISHED", "start_time": "1", "end_time": "2", "user_id": "me"}
 POINTS = (
@@ -26,6 +27,7 @@ RUN = Run(
     points=POINTS,
     inputs=("dataset",),
     outputs=(("m-ours", "0"),),
+    files=(File(path="a/b.png", size=3, sha256="abc"),),
 )
 PARENT = Run(run_id="r0", experiment_id="1", fields=FIELDS)
 MIRROR = replace(
@@ -48,19 +50,55 @@ MIRROR_PARENT = replace(
     experiment_id="7",
     tags={"dualtrack.source_run_id": "r0", "dualtrack.source": "databricks"},
 )
+MODEL = Model(
+    model_id="m-ours",
+    experiment_id="1",
+    run_id="r1",
+    root="mlflow-artifacts:/1/models/m-ours/artifacts",
+    fields={"name": "classifier", "status": "LOGGED_MODEL_READY"},
+    params={"depth": "3"},
+    tags={"team": "demo", "mlflow.modelVersions": "[]"},
+    points=(Point(key="loss", step=0, timestamp=10, value="0.5", run_id="r1"),),
+    files=(
+        File(path="model.pkl", size=3, sha256="abc"),
+        File(
+            path="MLmodel",
+            size=90,
+            sha256="rest",
+            names={
+                "run_id": "r1",
+                "model_id": "m-ours",
+                "model_uuid": "m-ours",
+                "artifact_path": "mlflow-artifacts:/1/models/m-ours/artifacts",
+            },
+        ),
+    ),
+)
+ROOT_THERE = "mlflow-artifacts:/7/models/m-theirs/artifacts"
+NAMES_THERE = {"run_id": "s1", "model_id": "m-theirs", "model_uuid": "m-theirs", "artifact_path": ROOT_THERE}
+MIRROR_MODEL = replace(
+    MODEL,
+    model_id="m-theirs",
+    experiment_id="7",
+    run_id="s1",
+    root=ROOT_THERE,
+    tags={"team": "demo", "dualtrack.source_model_id": "m-ours", "dualtrack.source": "databricks"},
+    points=(replace(MODEL.points[0], run_id="s1"),),
+    files=(MODEL.files[0], replace(MODEL.files[1], size=93, names=NAMES_THERE)),
+)
 EXPERIMENT = Experiment(experiment_id="1", name="/Shared/demo", tags={"owner": "me"})
 MIRROR_EXPERIMENT = Experiment(
     experiment_id="7", name="demo", tags={"owner": "me", "dualtrack.source_experiment_id": "1"}
 )
-PRIMARY = Snapshot(experiments=(EXPERIMENT,), runs=(RUN, PARENT))
-SECONDARY = Snapshot(
-    experiments=(MIRROR_EXPERIMENT,), runs=(MIRROR_PARENT, MIRROR), models={"m-theirs": "m-ours", "m-x": ""}
-)
+PRIMARY = Snapshot(experiments=(EXPERIMENT,), runs=(RUN, PARENT), models=(MODEL,))
+SECONDARY = Snapshot(experiments=(MIRROR_EXPERIMENT,), runs=(MIRROR_PARENT, MIRROR), models=(MIRROR_MODEL,))
 
 
-def differences(*runs: Run, experiment: Experiment = MIRROR_EXPERIMENT) -> list[tuple[str, str]]:
+def differences(
+    *runs: Run, experiment: Experiment = MIRROR_EXPERIMENT, models: tuple[Model, ...] = (MIRROR_MODEL,)
+) -> list[tuple[str, str]]:
     """Compare with these runs on the secondary; give kind and key of each difference."""
-    found = compare(PRIMARY, replace(SECONDARY, runs=runs, experiments=(experiment,)), "1")
+    found = compare(PRIMARY, replace(SECONDARY, runs=runs, experiments=(experiment,), models=models), "1")
     assert found.is_equal == (not found.all_differences)
     return [(item.kind, item.key) for item in found.all_differences]
 
@@ -74,6 +112,11 @@ def test_a_true_mirror_is_equal() -> None:
         ("train", "r1", "s1"),
         ("train", "r0", "s0"),
     ]
+    (model,) = found.models
+    assert (model.name, model.primary_id, model.secondary_id) == ("classifier", "m-ours", "m-theirs")
+    assert (model.params, model.tags, model.points, model.files, model.file_bytes) == (1, 2, 1, 2, 93)
+    assert (found.runs[0].files, found.runs[0].file_bytes) == (1, 3)
+    assert all(owner.has_equal_files for owner in found.owners)
     assert (found.runs[0].params, found.runs[0].tags, found.runs[0].metrics, found.runs[0].points) == (1, 3, 1, 2)
 
 
@@ -96,6 +139,10 @@ def test_a_true_mirror_is_equal() -> None:
         (lambda run: replace(run, points=(*run.points, run.points[0])), ("metric point", str(POINTS[0]))),
         (lambda run: replace(run, inputs=()), ("input", "dataset")),
         (lambda run: replace(run, outputs=()), ("output", "('m-ours', '0')")),
+        (lambda run: replace(run, files=()), ("file", "a/b.png")),
+        (lambda run: replace(run, files=(replace(run.files[0], size=4),)), ("file", "a/b.png")),
+        (lambda run: replace(run, files=(replace(run.files[0], sha256="abd"),)), ("file", "a/b.png")),
+        (lambda run: replace(run, files=(*run.files, File(path="c", size=0, sha256=""))), ("file", "c")),
         (
             lambda run: replace(run, tags={key: tag for key, tag in run.tags.items() if key != "dualtrack.source"}),
             ("mark", "dualtrack.source"),
@@ -106,8 +153,97 @@ def test_each_difference_of_a_run_is_named(change: Callable[[Run], Run], differe
     assert differences(MIRROR_PARENT, change(MIRROR)) == [difference]
 
 
+def named(key: str, value: str) -> Model:
+    """The mirrored model with another value in its MLmodel."""
+    changed = replace(MIRROR_MODEL.files[1], names={**NAMES_THERE, key: value})
+    return replace(MIRROR_MODEL, files=(MIRROR_MODEL.files[0], changed))
+
+
+@pytest.mark.parametrize(
+    ("mirror", "difference"),
+    [
+        (replace(MIRROR_MODEL, fields={**MODEL.fields, "name": "x"}), ("field", "name")),
+        (replace(MIRROR_MODEL, fields={**MODEL.fields, "status": "PENDING"}), ("field", "status")),
+        (replace(MIRROR_MODEL, run_id="s0"), ("field", "source_run_id")),
+        (replace(MIRROR_MODEL, run_id="r1"), ("field", "source_run_id")),
+        (replace(MIRROR_MODEL, params={"depth": "4"}), ("param", "depth")),
+        (replace(MIRROR_MODEL, tags={**MIRROR_MODEL.tags, "team": "x"}), ("tag", "team")),
+        (replace(MIRROR_MODEL, points=()), ("metric point", str(MODEL.points[0]))),
+        (replace(MIRROR_MODEL, points=MODEL.points * 2), ("metric point", str(MODEL.points[0]))),
+        (replace(MIRROR_MODEL, files=MIRROR_MODEL.files[1:]), ("file", "model.pkl")),
+        (replace(MIRROR_MODEL, files=MIRROR_MODEL.files[:1]), ("file", "MLmodel")),
+        (named("run_id", "r1"), ("id in MLmodel:", "run_id")),
+        (named("run_id", "s0"), ("id in MLmodel:", "run_id")),
+        (named("model_id", "m-ours"), ("id in MLmodel:", "model_id")),
+        (named("model_uuid", "m-ours"), ("id in MLmodel:", "model_uuid")),
+        (named("artifact_path", MODEL.root), ("id in MLmodel:", "artifact_path")),
+        (named("artifact_path", "elsewhere"), ("id in MLmodel:", "artifact_path")),
+        (
+            replace(MIRROR_MODEL, files=(MODEL.files[0], replace(MIRROR_MODEL.files[1], sha256="other"))),
+            ("file", "MLmodel"),
+        ),
+    ],
+)
+def test_each_difference_of_a_model_is_named(mirror: Model, difference: tuple[str, str]) -> None:
+    """Above all an MLmodel that was copied: it names what is not there."""
+    assert differences(MIRROR_PARENT, MIRROR, models=(mirror,)) == [difference]
+
+
+def test_a_folder_of_a_run_is_the_same_on_both_sides() -> None:
+    """MLflow 2 writes a relative `artifact_path`, and a `model_uuid` that is nobody's id."""
+    names = {"run_id": "r1", "model_uuid": "0" * 32, "artifact_path": "model"}
+    ours = replace(RUN, files=(File(path="model/MLmodel", size=1, sha256="rest", names=names),))
+    theirs = replace(MIRROR, files=(replace(ours.files[0], names={**names, "run_id": "s1"}),))
+    primary = replace(PRIMARY, runs=(ours, PARENT))
+
+    assert compare(primary, replace(SECONDARY, runs=(theirs, MIRROR_PARENT)), "1").is_equal
+
+
+def test_models_without_a_mirror_with_two_and_without_a_source_are_differences() -> None:
+    twin = replace(MIRROR_MODEL, model_id="m-twin", files=MODEL.files[:1] + named("model_id", "m-twin").files[1:])
+    unmarked = replace(MIRROR_MODEL, model_id="m-own", tags={})
+    orphan = replace(MIRROR_MODEL, model_id="m-orphan", tags={"dualtrack.source_model_id": "gone"})
+    elsewhere = replace(unmarked, experiment_id="8")
+
+    assert ("model", "m-ours") in differences(MIRROR_PARENT, MIRROR, models=())
+    assert differences(MIRROR_PARENT, MIRROR, models=(MIRROR_MODEL, twin)) == [("duplicate mirror", "m-ours")]
+    assert differences(MIRROR_PARENT, MIRROR, models=(MIRROR_MODEL, unmarked, orphan, elsewhere)) == [
+        ("unmarked model", "m-own"),
+        ("mirror of no model here", "m-orphan"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("written", "names"),
+    [
+        (b"", {}),
+        (b"flavors:\n  x:\n    run_id: inner\n", {}),
+        (b"run_id: abc\nflavors: {}\n", {"run_id": "abc"}),
+        (
+            b"model_id: 'm-1'\nrun_id: \"a\"\r\nx: 1\nartifact_path: p",
+            {"model_id": "m-1", "run_id": "a", "artifact_path": "p"},
+        ),
+        (b"model_uuid:\nrun_id: a\n", {"model_uuid": "", "run_id": "a"}),
+    ],
+)
+def test_an_mlmodel_is_read_as_what_it_names_and_the_rest(written: bytes, names: dict[str, str]) -> None:
+    read = mlmodel("MLmodel", written)
+
+    assert (read.names, read.size) == (names, len(written))
+    same = mlmodel("MLmodel", written.replace(b": abc", b": longer"))
+    assert same.sha256 == read.sha256
+    assert mlmodel("MLmodel", written + b"more: 1\n").sha256 != read.sha256 or not written.endswith(b"\n")
+
+
 def test_a_missing_mirror_is_a_difference() -> None:
-    assert differences(MIRROR_PARENT) == [("run", "r1")]
+    """Its model then belongs to no run of the primary."""
+    assert differences(MIRROR_PARENT) == [
+        ("run", "r1"),
+        ("field", "source_run_id"),
+        ("metric point", str(MODEL.points[0])),
+        ("metric point", str(MIRROR_MODEL.points[0])),
+        ("id in MLmodel:", "run_id"),
+    ]
 
 
 def test_two_mirrors_of_one_run_are_a_difference() -> None:
@@ -145,8 +281,8 @@ def test_each_difference_of_the_experiment_is_named(experiment: Experiment, diff
 
 
 def test_an_empty_experiment_is_found_by_its_mark_and_an_absent_one_is_named() -> None:
-    primary = replace(PRIMARY, runs=())
-    marked = replace(SECONDARY, runs=(), experiments=(MIRROR_EXPERIMENT,))
+    primary = replace(PRIMARY, runs=(), models=())
+    marked = replace(SECONDARY, runs=(), models=(), experiments=(MIRROR_EXPERIMENT,))
 
     assert compare(primary, marked, "1").is_equal
     assert compare(primary, Snapshot(experiments=(), runs=()), "1").differences == (
@@ -164,9 +300,10 @@ def test_the_default_experiment_may_have_any_name() -> None:
 
 
 def test_a_comparison_prints_its_differences() -> None:
-    found = compare(PRIMARY, replace(SECONDARY, runs=(MIRROR_PARENT,)), "1")
+    found = compare(PRIMARY, replace(SECONDARY, runs=(MIRROR_PARENT,), models=()), "1")
 
     assert str(found).splitlines() == [
-        "2 runs, 1 differences",
+        "2 runs, 2 differences",
         "  run train r1: run r1: 'train' on the primary, 'absent' on the secondary",
+        "  model classifier m-ours: model m-ours: 'classifier' on the primary, 'absent' on the secondary",
     ]

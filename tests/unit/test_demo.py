@@ -1,21 +1,48 @@
 """What the demo says and how it ends, without starting anything."""
 
+import io
 import signal
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from dualtrack.demo import demo
-from dualtrack.demo.compare import Comparison, Difference, ModelVersion, Registry, RunComparison
-from dualtrack.demo.demo import Report, run_demo
+from dualtrack.demo.compare import Comparison, Difference, ModelComparison, ModelVersion, Registry, RunComparison
+from dualtrack.demo.demo import run_demo
+from dualtrack.demo.report import Report, document, sentence, show
 from dualtrack.errors import StartError
 
-RUN = RunComparison(name="a", primary_id="p", secondary_id="s", params=1, tags=1, metrics=1, points=3, differences=())
+RUN = RunComparison(
+    name="a",
+    primary_id="p",
+    secondary_id="s",
+    params=1,
+    tags=1,
+    metrics=1,
+    points=3,
+    files=2,
+    file_bytes=1500,
+    differences=(),
+)
+MODEL = ModelComparison(
+    name="m",
+    primary_id="m-p",
+    secondary_id="m-s",
+    params=1,
+    tags=1,
+    points=0,
+    files=7,
+    file_bytes=20,
+    differences=(),
+)
 VERSION = ModelVersion(name="m", version="1", run_id="p", source="runs:/p/model")
 EMPTY = Registry(models=(), versions=())
 REPORT = Report(
-    comparison=Comparison(primary_experiment_id="1", secondary_experiment_id="2", runs=(RUN,), differences=()),
+    comparison=Comparison(
+        primary_experiment_id="1", secondary_experiment_id="2", runs=(RUN,), models=(MODEL,), differences=()
+    ),
     registry=Registry(models=("m",), versions=(VERSION,)),
     other_registry=EMPTY,
     is_drained=True,
@@ -23,9 +50,23 @@ REPORT = Report(
 OTHER = Difference(kind="tag", key="x", primary="1", secondary="2")
 
 
+def with_owners(run: RunComparison, model: ModelComparison) -> Report:
+    return replace(REPORT, comparison=replace(REPORT.comparison, runs=(run,), models=(model,)))
+
+
+def shown(report: Report, width: int = 80) -> list[str]:
+    """The lines of the tables, as a terminal of that width shows them."""
+    console = Console(file=io.StringIO(), width=width, highlight=False)
+    show(report, "/Shared/x", console)
+    assert isinstance(console.file, io.StringIO)
+    return [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
+
+
 def test_equal_says_what_stands_where() -> None:
     assert REPORT.is_equal
-    assert demo._sentence(REPORT).startswith("Equal: 1 runs with 3 metric points")
+    assert sentence(REPORT).startswith(
+        "Equal: 1 runs with 3 metric points, 1 logged model and 9 files (1,520 bytes) stand on both"
+    )
 
 
 @pytest.mark.parametrize(
@@ -33,6 +74,10 @@ def test_equal_says_what_stands_where() -> None:
     [
         replace(REPORT, comparison=replace(REPORT.comparison, differences=(OTHER,))),
         replace(REPORT, comparison=replace(REPORT.comparison, runs=())),
+        replace(REPORT, comparison=replace(REPORT.comparison, models=())),
+        with_owners(replace(RUN, files=0), replace(MODEL, files=0)),
+        with_owners(replace(RUN, differences=(OTHER,)), MODEL),
+        with_owners(RUN, replace(MODEL, differences=(OTHER,))),
         replace(REPORT, registry=EMPTY),
         replace(REPORT, other_registry=REPORT.registry),
         replace(REPORT, is_drained=False),
@@ -40,7 +85,36 @@ def test_equal_says_what_stands_where() -> None:
 )
 def test_anything_else_is_different(report: Report) -> None:
     assert not report.is_equal
-    assert demo._sentence(report).startswith("Different: ")
+    assert sentence(report).startswith("Different: ")
+
+
+def test_the_tables_show_files_of_runs_and_models() -> None:
+    lines = shown(REPORT)
+
+    assert "run a p s 2 1,500 yes" in lines
+    assert "model m m-p m-s 7 20 yes" in lines
+
+
+def test_the_tables_show_what_differs() -> None:
+    file = Difference(kind="file", key="a.png", primary="1 bytes x", secondary="absent")
+    lines = shown(
+        with_owners(replace(RUN, differences=(file,)), replace(MODEL, secondary_id=None, differences=(OTHER,)))
+    )
+
+    assert "run a p s 2 1,500 no" in lines
+    assert "model m m-p absent 7 20 1 differ" in lines
+    assert "file a.png: '1 bytes x' on the primary, 'absent' on the secondary" in lines
+
+
+@pytest.mark.parametrize(("width", "shows_whole_ids"), [(80, False), (132, True)])
+def test_ids_are_whole_where_there_is_room(width: int, shows_whole_ids: bool) -> None:
+    wide = with_owners(replace(RUN, primary_id="p" * 32), MODEL)
+
+    assert ("p" * 32 in " ".join(shown(wide, width))) == shows_whole_ids
+
+
+def test_the_document_counts_files() -> None:
+    assert document(REPORT, {"proxy": "http://p"})["files"] == {"count": 9, "bytes": 1520}
 
 
 @pytest.mark.parametrize(

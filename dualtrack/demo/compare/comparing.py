@@ -1,155 +1,41 @@
-"""Whether the mirror of an experiment says the same as the original: read both sides, then compare.
+"""Holds one side against the other: two snapshots in, every difference out. Pure; called by `reading` and by tests.
 
-Reads the backends directly over plain REST, without any part of the proxy, so that it cannot share its misreadings. The
-comparing half (`compare`) is pure: two snapshots in, every difference out. Mirrors are found by the tag
-`dualtrack.source_run_id` alone, in whatever experiment of the secondary they stand. Artifacts are not compared.
-
-The reading half blocks; call it from a thread (`asyncio.to_thread`) when the servers live in the same event loop.
+Only ids and marks may differ. What names an id of the secondary is said in the primary's ids first; what still names an
+id of the primary over there was copied, not mirrored, and is a difference.
 """
 
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
-import orjson
+from dualtrack.demo.compare.result import FILE, NAMED, Comparison, Difference, ModelComparison, RunComparison
+from dualtrack.demo.compare.snapshot import (
+    EXPERIMENT_MARK,
+    MARKS,
+    MODEL_MARK,
+    RUN_MARK,
+    SOURCE_MARK,
+    Experiment,
+    File,
+    Model,
+    Point,
+    Run,
+    Snapshot,
+)
 
-JSON: TypeAlias = Any
-
-MARKS = "dualtrack."
-RUN_MARK = "dualtrack.source_run_id"
-SOURCE_MARK = "dualtrack.source"
-EXPERIMENT_MARK = "dualtrack.source_experiment_id"
-MODEL_MARK = "dualtrack.source_model_id"
 RUN_LINKS = frozenset({"mlflow.parentRunId", "mlflow.rootRunId", "mlflow.sourceRunId"})
 MODEL_HISTORY = "mlflow.log-model.history"
+VERSIONS_TAG = "mlflow.modelVersions"  # the server that has the registry sets it on its own model
 DEFAULT_EXPERIMENT = "0"
-# Azure ML refuses 1,000 and more rows of history (facts/backends A7); MLflow servers take any page size up to here.
-HISTORY_PAGE = 500
-SEARCH_PAGE = 500
-INFO = ("run_name", "status", "start_time", "end_time", "lifecycle_stage", "user_id")
-DATASET = ("name", "digest", "source_type", "source", "schema", "profile")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Side:
-    """One backend: the address under which `/api/2.0/mlflow` begins, and a bearer token if it wants one."""
-
-    name: str
-    url: str
-    token: str = field(default="", repr=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
-    """One metric value as stored; `value` is text, so that NaN equals NaN."""
-
-    key: str
-    step: int
-    timestamp: int
-    value: str
-    model_id: str = ""
-    dataset: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """One run as one side tells it. Values are text throughout: what is compared is what was stored."""
-
-    run_id: str
-    experiment_id: str
-    fields: Mapping[str, str] = field(default_factory=dict)
-    params: Mapping[str, str] = field(default_factory=dict)
-    tags: Mapping[str, str] = field(default_factory=dict)
-    points: tuple[Point, ...] = ()
-    inputs: tuple[str, ...] = ()
-    outputs: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def name(self) -> str:
-        return self.fields.get("run_name", "")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Experiment:
-    experiment_id: str
-    name: str
-    lifecycle_stage: str = "active"
-    tags: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
-    """What one side holds. `models` are logged models: their id there → the tag that names their source, or ""."""
-
-    experiments: tuple[Experiment, ...]
-    runs: tuple[Run, ...]
-    models: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
-    kind: str
-    key: str
-    primary: str
-    secondary: str
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.key}: {self.primary!r} on the primary, {self.secondary!r} on the secondary"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunComparison:
-    """One run and its mirror; the counts are the primary's."""
-
-    name: str
-    primary_id: str
-    secondary_id: str | None
-    params: int
-    tags: int
-    metrics: int
-    points: int
-    differences: tuple[Difference, ...]
-
-    @property
-    def is_equal(self) -> bool:
-        return not self.differences
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """An experiment and its mirror: `differences` are those that belong to no single run."""
-
-    primary_experiment_id: str
-    secondary_experiment_id: str | None
-    runs: tuple[RunComparison, ...]
-    differences: tuple[Difference, ...]
-
-    @property
-    def is_equal(self) -> bool:
-        return not self.all_differences
-
-    @property
-    def all_differences(self) -> tuple[Difference, ...]:
-        return self.differences + tuple(item for run in self.runs for item in run.differences)
-
-    def __str__(self) -> str:
-        """List the differences, for a failing assertion."""
-        lines = [f"  {item}" for item in self.differences]
-        lines += [f"  run {run.name} {run.primary_id}: {item}" for run in self.runs for item in run.differences]
-        return "\n".join([f"{len(self.runs)} runs, {len(lines)} differences", *lines])
-
-
-# ---- comparing: pure ---------------------------------------------------------------------------------------------
+# ---- an experiment -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Ids:
-    """Secondary id → primary id, from the marks on the secondary."""
+    """Secondary id → primary id, from the marks on the secondary; `originals` are all ids of the primary."""
 
     runs: Mapping[str, str]
     models: Mapping[str, str]
@@ -158,21 +44,28 @@ class _Ids:
     def back(self, key: str, value: str) -> str:
         """Say a tag of the secondary in the primary's ids."""
         if key in RUN_LINKS:
-            return f"{value}, untranslated" if value in self.originals else self.runs.get(value, value)
+            return self.one(value)
         if key == MODEL_HISTORY:
             for theirs, ours in {**self.runs, **self.models}.items():
                 value = value.replace(theirs, ours)
         return value
 
+    def one(self, value: str) -> str:
+        """Say the id of a run or a model in the primary's ids."""
+        if value in self.originals:
+            return f"{value}, untranslated"
+        return self.runs.get(value) or self.models.get(value, value)
+
 
 def compare(primary: Snapshot, secondary: Snapshot, primary_experiment_id: str) -> Comparison:
     """Hold one experiment of the primary against whatever the secondary's marks tie to it."""
     runs = [run for run in primary.runs if run.experiment_id == primary_experiment_id]
-    mirrors = _mirrors(secondary)
+    models = [model for model in primary.models if model.experiment_id == primary_experiment_id]
+    mirrors, model_mirrors = _grouped(secondary.runs, RUN_MARK), _grouped(secondary.models, MODEL_MARK)
     ids = _Ids(
         runs={run.run_id: mark for mark, found in mirrors.items() for run in found},
-        models={theirs: ours for theirs, ours in secondary.models.items() if ours},
-        originals=frozenset(run.run_id for run in primary.runs),
+        models={model.model_id: mark for mark, found in model_mirrors.items() for model in found},
+        originals=frozenset([run.run_id for run in primary.runs] + [model.model_id for model in primary.models]),
     )
     found = [mirror for run in runs for mirror in mirrors.get(run.run_id, ())]
     original = _experiment(primary, primary_experiment_id)
@@ -181,19 +74,24 @@ def compare(primary: Snapshot, secondary: Snapshot, primary_experiment_id: str) 
         primary_experiment_id=primary_experiment_id,
         secondary_experiment_id=mirror_id,
         runs=tuple(_compare_run(run, mirrors.get(run.run_id, []), ids) for run in runs),
+        models=tuple(_compare_model(model, model_mirrors.get(model.model_id, []), ids) for model in models),
         differences=(
             *_compare_experiment(original, secondary, mirror_id),
             *_strays(runs, secondary, found, mirror_id),
+            *_stray_models(models, secondary, mirror_id),
         ),
     )
 
 
-def _mirrors(secondary: Snapshot) -> dict[str, list[Run]]:
-    """Group the secondary's runs by the run that their mark names."""
-    mirrors: dict[str, list[Run]] = defaultdict(list)
-    for run in secondary.runs:
-        if mark := run.tags.get(RUN_MARK):
-            mirrors[mark].append(run)
+Marked = TypeVar("Marked", Run, Model)
+
+
+def _grouped(found: Iterable[Marked], mark: str) -> dict[str, list[Marked]]:
+    """Group what the secondary has by the run or model that its mark names."""
+    mirrors: dict[str, list[Marked]] = defaultdict(list)
+    for item in found:
+        if source := item.tags.get(mark):
+            mirrors[source].append(item)
     return mirrors
 
 
@@ -244,6 +142,18 @@ def _strays(runs: list[Run], secondary: Snapshot, found: list[Run], mirror_id: s
             )
 
 
+def _stray_models(models: list[Model], secondary: Snapshot, mirror_id: str | None) -> Iterator[Difference]:
+    known = {model.model_id for model in models}
+    for model in secondary.models:
+        mark = model.tags.get(MODEL_MARK, "")
+        if model.experiment_id == mirror_id and mark not in known:
+            kind = "mirror of no model here" if mark else "unmarked model"
+            yield Difference(kind=kind, key=model.model_id, primary="absent", secondary=mark or model.name)
+
+
+# ---- a run -------------------------------------------------------------------------------------------------------
+
+
 def _compare_run(run: Run, mirrors: list[Run], ids: _Ids) -> RunComparison:
     match mirrors:
         case []:
@@ -262,6 +172,8 @@ def _compare_run(run: Run, mirrors: list[Run], ids: _Ids) -> RunComparison:
         tags=len(run.tags),
         metrics=len({point.key for point in run.points}),
         points=len(run.points),
+        files=len(run.files),
+        file_bytes=sum(file.size for file in run.files),
         differences=tuple(differences),
     )
 
@@ -277,17 +189,85 @@ def _differences(run: Run, mirror: Run, ids: _Ids) -> Iterator[Difference]:
     yield from _moved("input", run.inputs, mirror.inputs)
     outputs = ((ids.models.get(model_id, model_id), step) for model_id, step in mirror.outputs)
     yield from _moved("output", run.outputs, outputs)
+    yield from _compare_files(run, mirror, ids)
 
 
 def _translate(point: Point, ids: _Ids) -> Point:
-    return Point(
-        key=point.key,
-        step=point.step,
-        timestamp=point.timestamp,
-        value=point.value,
-        model_id=ids.models.get(point.model_id, point.model_id),
-        dataset=point.dataset,
+    model_id, run_id = ids.models.get(point.model_id, point.model_id), ids.runs.get(point.run_id, point.run_id)
+    return replace(point, model_id=model_id, run_id=run_id)
+
+
+# ---- a model -----------------------------------------------------------------------------------------------------
+
+
+def _compare_model(model: Model, mirrors: list[Model], ids: _Ids) -> ModelComparison:
+    differences: list[Difference] = []
+    if not mirrors:
+        differences = [Difference(kind="model", key=model.model_id, primary=model.name, secondary="absent")]
+    if len(mirrors) > 1:
+        several = ", ".join(item.model_id for item in mirrors)
+        differences = [Difference(kind="duplicate mirror", key=model.model_id, primary="1", secondary=several)]
+    for mirror in mirrors[:1]:
+        differences += _model_differences(model, mirror, ids)
+    return ModelComparison(
+        name=model.name,
+        primary_id=model.model_id,
+        secondary_id=mirrors[0].model_id if mirrors else None,
+        params=len(model.params),
+        tags=len(model.tags),
+        points=len(model.points),
+        files=len(model.files),
+        file_bytes=sum(file.size for file in model.files),
+        differences=tuple(differences),
     )
+
+
+def _model_differences(model: Model, mirror: Model, ids: _Ids) -> Iterator[Difference]:
+    yield from _changed("field", model.fields, mirror.fields)
+    yield from _changed("field", {"source_run_id": model.run_id}, {"source_run_id": ids.one(mirror.run_id)})
+    yield from _changed("param", model.params, mirror.params)
+    yield from _changed("tag", _unregistered(model.tags), _unregistered(_unmarked(mirror.tags)))
+    yield from _moved("metric point", model.points, (_translate(point, ids) for point in mirror.points))
+    yield from _compare_files(model, mirror, ids)
+
+
+def _unregistered(tags: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in tags.items() if key != VERSIONS_TAG}
+
+
+# ---- files -------------------------------------------------------------------------------------------------------
+
+
+def _compare_files(ours: Marked, theirs: Marked, ids: _Ids) -> Iterator[Difference]:
+    """Compare two trees by path, size and hash; an `MLmodel` by the ids that it names and the hash of the rest."""
+    yield from _changed(FILE, _by_path(ours.files), _by_path(theirs.files))
+    mirrors = {file.path: file.names for file in theirs.files}
+    for file in ours.files:
+        if file.path in mirrors:
+            names = {key: _back(key, value, (ours, theirs), ids) for key, value in mirrors[file.path].items()}
+            yield from _changed(f"{NAMED} {file.path}:", file.names, names)
+
+
+def _by_path(files: Iterable[File]) -> dict[str, str]:
+    return {file.path: _told(file) for file in files}
+
+
+def _told(file: File) -> str:
+    """Say what is in a file. The size of an `MLmodel` may differ, as ids do."""
+    return f"all but ids {file.sha256}" if file.names else f"{file.size} bytes {file.sha256}"
+
+
+def _back(key: str, value: str, owners: tuple[Run | Model, Run | Model], ids: _Ids) -> str:
+    """Say what an `MLmodel` of the secondary names in the primary's words: ids, and the root below `artifact_path`."""
+    if key != "artifact_path":
+        return ids.one(value)
+    ours, theirs = (owner.root.rstrip("/") for owner in owners)
+    if theirs and f"{value}/".startswith(f"{theirs}/"):
+        return ours + value[len(theirs) :]
+    return f"{value}, untranslated" if ours and f"{value}/".startswith(f"{ours}/") else value
+
+
+# ---- values ------------------------------------------------------------------------------------------------------
 
 
 def _unmarked(tags: Mapping[str, str]) -> dict[str, str]:
@@ -306,173 +286,3 @@ def _moved(kind: str, ours: Iterable[Hashable], theirs: Iterable[Hashable]) -> I
     for item in sorted(mine.keys() | other.keys(), key=str):
         if mine[item] != other[item]:
             yield Difference(kind=kind, key=str(item), primary=f"{mine[item]} times", secondary=f"{other[item]} times")
-
-
-# ---- reading: plain REST -----------------------------------------------------------------------------------------
-
-
-def compare_experiment(primary: Side, secondary: Side, primary_experiment_id: str) -> Comparison:
-    """Read one experiment of the primary and everything that may mirror it, and compare."""
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        ours = pool.submit(read, primary, lambda run: run["experiment_id"] == primary_experiment_id)
-        theirs = pool.submit(read, secondary, lambda run: RUN_MARK in run["tags"])
-        return compare(ours.result(), theirs.result(), primary_experiment_id)
-
-
-def find_experiment(side: Side, name: str) -> str | None:
-    """Give the id of the experiment with this name, or None."""
-    found = _call(side, "GET", "experiments/get-by-name", {"experiment_name": name}, is_optional=True)
-    return None if found is None else str(found["experiment"]["experiment_id"])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelVersion:
-    name: str
-    version: str
-    run_id: str
-    source: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Registry:
-    models: tuple[str, ...]
-    versions: tuple[ModelVersion, ...]
-
-    @property
-    def is_empty(self) -> bool:
-        return not self.models and not self.versions
-
-
-def read_registry(side: Side) -> Registry:
-    """List the registered models and all their versions."""
-    models = _pages(side, "GET", "registered-models/search", "registered_models", {"max_results": 100})
-    versions = _pages(side, "GET", "model-versions/search", "model_versions", {"max_results": 100})
-    return Registry(
-        models=tuple(sorted(item["name"] for item in models)),
-        versions=tuple(
-            ModelVersion(
-                name=item["name"],
-                version=str(item["version"]),
-                run_id=item.get("run_id", ""),
-                source=item.get("source", ""),
-            )
-            for item in versions
-        ),
-    )
-
-
-def read(side: Side, is_wanted: Callable[[dict[str, JSON]], bool]) -> Snapshot:
-    """Read all experiments and runs of one side, deleted ones too; histories only of the runs that are wanted.
-
-    `is_wanted` is asked with `{"experiment_id": …, "tags": {…}}`.
-    """
-    experiments = tuple(_experiments(side))
-    ids = [item.experiment_id for item in experiments]
-    runs = list(_search(side, "runs/search", "runs", ids, run_view_type="ALL"))
-    return Snapshot(
-        experiments=experiments,
-        runs=tuple(_run(side, run, is_wanted) for run in runs),
-        models={model["info"]["model_id"]: _pairs(model["info"]).get(MODEL_MARK, "") for model in _models(side, ids)},
-    )
-
-
-def _experiments(side: Side) -> Iterator[Experiment]:
-    query = {"max_results": SEARCH_PAGE, "view_type": "ALL"}
-    for item in _pages(side, "POST", "experiments/search", "experiments", query):
-        yield Experiment(
-            experiment_id=item["experiment_id"],
-            name=item["name"],
-            lifecycle_stage=item["lifecycle_stage"],
-            tags=_pairs(item),
-        )
-
-
-def _models(side: Side, experiment_ids: list[str]) -> Iterator[dict[str, JSON]]:
-    """List logged models; a backend without them answers 404, which means none."""
-    for start in range(0, len(experiment_ids), 100):
-        body = {"experiment_ids": experiment_ids[start : start + 100], "max_results": 50}
-        yield from _pages(side, "POST", "logged-models/search", "models", body, is_optional=True)
-
-
-def _search(side: Side, path: str, key: str, experiment_ids: list[str], **body: JSON) -> Iterator[dict[str, JSON]]:
-    for start in range(0, len(experiment_ids), 100):
-        ids = experiment_ids[start : start + 100]
-        yield from _pages(side, "POST", path, key, {"experiment_ids": ids, "max_results": SEARCH_PAGE, **body})
-
-
-def _run(side: Side, answer: dict[str, JSON], is_wanted: Callable[[dict[str, JSON]], bool]) -> Run:
-    info, stored, inputs = answer["info"], answer.get("data", {}), answer.get("inputs", {})
-    tags = _pairs(stored)
-    wanted = is_wanted({"experiment_id": info["experiment_id"], "tags": tags})
-    keys = [metric["key"] for metric in stored.get("metrics", ())] if wanted else []
-    return Run(
-        run_id=info["run_id"],
-        experiment_id=info["experiment_id"],
-        fields={name: str(info[name]) for name in INFO if name in info},
-        params={item["key"]: item.get("value", "") for item in stored.get("params", ())},
-        tags=tags,
-        points=tuple(point for key in keys for point in _history(side, info["run_id"], key)),
-        inputs=tuple(_dataset(item) for item in inputs.get("dataset_inputs", ())),
-        outputs=tuple(
-            (item["model_id"], str(item.get("step", 0))) for item in answer.get("outputs", {}).get("model_outputs", ())
-        ),
-    )
-
-
-def _dataset(item: dict[str, JSON]) -> str:
-    """Write one dataset input as a text that equals its mirror's."""
-    known = {name: item.get("dataset", {}).get(name, "") for name in DATASET}
-    return orjson.dumps({**known, "tags": _pairs(item)}, option=orjson.OPT_SORT_KEYS).decode()
-
-
-def _history(side: Side, run_id: str, key: str) -> Iterator[Point]:
-    query = {"run_id": run_id, "metric_key": key, "max_results": HISTORY_PAGE}
-    for item in _pages(side, "GET", "metrics/get-history", "metrics", query):
-        yield Point(
-            key=key,
-            step=int(item.get("step", 0)),
-            timestamp=int(item.get("timestamp", 0)),
-            value=repr(float(item.get("value", 0))),
-            model_id=item.get("model_id", ""),
-            dataset=f"{item.get('dataset_name', '')} {item.get('dataset_digest', '')}".strip(),
-        )
-
-
-def _pairs(item: Mapping[str, JSON]) -> dict[str, str]:
-    return {tag["key"]: tag.get("value", "") for tag in item.get("tags", ())}
-
-
-def _pages(
-    side: Side, method: str, path: str, key: str, fields: Mapping[str, JSON], *, is_optional: bool = False
-) -> Iterator[dict[str, JSON]]:
-    token = ""
-    while True:
-        given = {**fields, **({"page_token": token} if token else {})}
-        answer = _call(side, method, path, given, is_optional=is_optional) or {}
-        yield from answer.get(key, ())
-        token = answer.get("next_page_token", "")
-        if not token:
-            return
-
-
-def _call(
-    side: Side, method: str, path: str, fields: Mapping[str, JSON], *, is_optional: bool = False
-) -> dict[str, JSON] | None:
-    """Call one MLflow endpoint; None for a 404 of something that need not be there."""
-    url = f"{side.url.rstrip('/')}/api/2.0/mlflow/{path}"
-    body = orjson.dumps(fields) if method == "POST" else None
-    if body is None:
-        url += "?" + urllib.parse.urlencode(fields)
-    headers = {"Content-Type": "application/json"}
-    if side.token:
-        headers["Authorization"] = f"Bearer {side.token}"
-    request = urllib.request.Request(url, data=body, headers=headers, method=method)  # noqa: S310 - the caller's
-    try:
-        with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310 - the caller's
-            answer: dict[str, JSON] = orjson.loads(response.read() or b"{}")
-            return answer
-    except urllib.error.HTTPError as exc:
-        with exc:
-            if exc.code == 404 and is_optional:
-                return None
-            raise RuntimeError(f"{side.name}: {method} {path}: {exc.code} {exc.read()[:500]!r}") from exc
