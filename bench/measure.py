@@ -12,6 +12,7 @@ import orjson
 from bench.load import Sample
 from bench.processes import UPSTREAM_CORE
 from bench.settings import Settings
+from bench.transfer import Moved
 
 LIMIT_SECONDS = 1900.0
 
@@ -30,6 +31,17 @@ def load(url: str, *options: str) -> Sample:
     if done.returncode != 0:
         raise RuntimeError(f"the load generator failed: {done.stderr.decode()[-2000:]}")
     return Sample(**orjson.loads(done.stdout))
+
+
+def transfer(verb: str, url: str, path: str, *, size: int, files: int = 1, connections: int = 1) -> Moved:
+    """Move files with `bench.transfer`, in a process of its own."""
+    command = [sys.executable, "-m", "bench.transfer", verb, "--url", url, "--path", path]
+    command += ["--cpu", str(UPSTREAM_CORE), "--bytes", str(size)]
+    command += ["--files", str(files), "--connections", str(connections)]
+    done = subprocess.run(command, check=False, capture_output=True, timeout=LIMIT_SECONDS)
+    if done.returncode != 0:
+        raise RuntimeError(f"the transfer failed: {done.stderr.decode()[-2000:]}")
+    return Moved(**orjson.loads(done.stdout))
 
 
 def timed(settings: Settings, url: str, *, connections: int, runs: int) -> Sample:

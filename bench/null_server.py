@@ -2,8 +2,9 @@
 
 `python -m bench.null_server --port P [--mode healthy|slow|silent]`; later, `POST /_null/mode` with the
 mode as its body switches it, and `GET /_null/stats` counts the requests. The fourth mode, refusing, is a port
-where nobody listens: `bench.processes.refusing_port`. Raw asyncio protocols and httptools: aiohttp here would
-be the bottleneck.
+where nobody listens: `bench.processes.refusing_port`. Of an artifact it remembers the size: the body of a PUT is
+dropped as it comes, and a GET answers as many zeros. Raw asyncio protocols and httptools: aiohttp here would be the
+bottleneck.
 """
 
 import argparse
@@ -20,6 +21,8 @@ from bench.null_answers import Workspace
 
 SLOW_SECONDS = 5.0
 LOG_METRIC = b"/api/2.0/mlflow/runs/log-metric"
+ARTIFACTS = b"/api/2.0/mlflow-artifacts/artifacts/"
+ZEROS = bytes(256 * 1024)
 
 
 class Mode(StrEnum):
@@ -34,6 +37,8 @@ class State:
 
     mode: Mode
     requests: int = 0
+    sizes: dict[bytes, int] = field(default_factory=dict)
+    """Of the artifacts, by their URL."""
     workspace: Workspace = field(default_factory=Workspace)
 
 
@@ -55,6 +60,9 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._url = b""
         self._body: list[bytes] = []
+        self._size = 0
+        self._zeros = 0
+        self._is_paused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
@@ -72,12 +80,18 @@ class Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         self._url = b""
         self._body.clear()
+        self._size = 0
 
     def on_url(self, url: bytes) -> None:
         self._url += url
 
     def on_body(self, body: bytes) -> None:
-        self._body.append(body)
+        self._size += len(body)
+        if not self._is_file():
+            self._body.append(body)
+
+    def _is_file(self) -> bool:
+        return self._url.startswith(ARTIFACTS)
 
     def on_message_complete(self) -> None:
         if self._url.startswith(b"/_null/"):
@@ -86,7 +100,12 @@ class Connection(asyncio.Protocol):
         self._state.requests += 1
         if self._state.mode is Mode.SILENT:
             return
-        reply = EMPTY if self._url == LOG_METRIC else self._answer()
+        if self._is_file() and self._parser.get_method() == b"GET":
+            self._send_file()
+            return
+        if self._is_file():
+            self._state.sizes[self._url] = self._size
+        reply = EMPTY if self._url == LOG_METRIC or self._is_file() else self._answer()
         if self._state.mode is Mode.SLOW:
             asyncio.get_running_loop().call_later(SLOW_SECONDS, self._write, reply)
         else:
@@ -101,6 +120,28 @@ class Connection(asyncio.Protocol):
         if self._url == b"/_null/mode" and self._body:
             self._state.mode = Mode(b"".join(self._body).decode().strip())
         return _reply(200, orjson.dumps({"mode": self._state.mode, "requests": self._state.requests}))
+
+    def _send_file(self) -> None:
+        size = self._state.sizes.get(self._url)
+        if size is None:
+            self._write(_reply(404, b"{}"))
+            return
+        self._write(b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: %d\r\n\r\n" % size)
+        self._zeros = size
+        self._send_zeros()
+
+    def _send_zeros(self) -> None:
+        while self._zeros and not self._is_paused and self._transport is not None:
+            part = ZEROS if self._zeros >= len(ZEROS) else ZEROS[: self._zeros]
+            self._zeros -= len(part)
+            self._transport.write(part)  # may pause
+
+    def pause_writing(self) -> None:
+        self._is_paused = True
+
+    def resume_writing(self) -> None:
+        self._is_paused = False
+        self._send_zeros()
 
     def _write(self, reply: bytes) -> None:
         if self._transport is not None:

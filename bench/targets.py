@@ -86,15 +86,34 @@ def bare(settings: Settings, upstream: str, *, journal: bool) -> Iterator[str]:
 
 
 @contextmanager
+def bare_files(settings: Settings, upstream: str) -> Iterator[str]:
+    """A bare pass-through for files on the core under test, with a spool."""
+    port = free_port()
+    with tempfile.TemporaryDirectory(dir=settings.folder) as folder:
+        command = [sys.executable, "-m", "bench.bare_files", "--port", str(port), "--upstream", upstream]
+        command += ["--spool", folder]
+        log = settings.folder / "bare-files.log"
+        with running(command, core=SUBJECT_CORE, ready=_url(port) + "/version", log=log):
+            yield _url(port)
+
+
+@contextmanager
 def dualtrack(
-    settings: Settings, *, primary: str, mirror: str, folder: Path | None = None, timeout: float = 60.0
+    settings: Settings,
+    *,
+    primary: str,
+    mirror: str,
+    folder: Path | None = None,
+    spool: dict[str, object] | None = None,
+    timeout: float = 60.0,
 ) -> Iterator[Proxy]:
     """The whole proxy on the core under test; its journal is new unless a folder is given."""
     with tempfile.TemporaryDirectory(dir=settings.folder) as fresh:
         where = folder or Path(fresh)
         url, admin = _url(free_port()), _url(free_port())
         config = where / "dualtrack.yaml"
-        config.write_text(yaml.safe_dump(_config(url, admin, primary, mirror, where)))
+        settled = _config(url, admin, primary, mirror, where) | ({"spool": spool} if spool else {})
+        config.write_text(yaml.safe_dump(settled))
         command = [*settings.serve, "serve", "--config", str(config)]
         log = settings.folder / "dualtrack.log"
         ready = admin + "/readyz"
@@ -129,10 +148,13 @@ def _address(url: str) -> dict[str, object]:
 
 
 @contextmanager
-def mlflow_server(settings: Settings) -> Iterator[str]:
-    """A real `mlflow server` beside the load generator: one worker, SQLite, its job runner off."""
+def mlflow_server(settings: Settings, *, where: Path | None = None) -> Iterator[str]:
+    """A real `mlflow server` beside the load generator: one worker, SQLite, its job runner off.
+
+    Its database and files are below `where`, or on the disk that the journals are on as well.
+    """
     port = free_port()
-    with tempfile.TemporaryDirectory(dir=settings.folder) as folder:
+    with tempfile.TemporaryDirectory(dir=where or settings.folder) as folder:
         command = [
             *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
             *("--workers", "1", "--backend-store-uri", f"sqlite:///{Path(folder).resolve()}/mlflow.db"),

@@ -72,3 +72,12 @@ def _create_run(url: str, experiment_id: object, number: int) -> str:
             return run_id
         case _:
             raise ValueError(f"{url} answered no run: {answer}")
+
+
+def artifact_path(url: str, run_id: str) -> str:
+    """Where the files of a run are uploaded to and downloaded from, below `url`."""
+    match call(url, f"{API}/runs/get?run_id={run_id}"):
+        case {"run": {"info": {"artifact_uri": str(root)}}} if root.startswith("mlflow-artifacts:/"):
+            return "/api/2.0/mlflow-artifacts/artifacts/" + root.removeprefix("mlflow-artifacts:/").strip("/")
+        case other:
+            raise ValueError(f"{url} keeps no artifacts of the run {run_id} itself: {other}")

@@ -201,7 +201,11 @@ class ArtifactRoutes:
 
     async def _send(self, request: web.BaseRequest, target: str, upload: Upload, into: Place | None) -> web.Response:
         if into is None:
-            response = await self._primary.upload(request, target, upload.chunks())
+            if upload.is_small:
+                body = b"".join([chunk async for chunk in upload.chunks()])
+                response = await self._primary.ask(request, target, body)
+            else:
+                response = await self._primary.upload(request, target, upload.chunks())
             if response.status < 300 and not upload.is_whole:
                 raise UnreachableError(self._primary.name, target, "it accepted a file before it had all of it")
             if response.status < 300:

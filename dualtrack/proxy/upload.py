@@ -3,8 +3,9 @@
     client ──chunk──▶ spool (gathered, hashed) ──chunk──▶ primary
                         │ full: by policy, refuse the upload or go on without the copy
 
-Memory is a few chunks, whatever the size. What ends the reading early (a client that hangs up, a silence, a full
-spool) ends the upload to the primary too, in the middle of its body, so that a server stores nothing of it.
+Memory is a few chunks, whatever the size; what is small goes on in one piece. What ends the reading early (a client
+that hangs up, a silence, a full spool) ends the upload to the primary too, in the middle of its body, so that a server
+stores nothing of it.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from dualtrack.proxy.errors import unavailable
 
 log = structlog.get_logger("dualtrack.proxy")
 
+_SMALL = 256 * 1024  # bytes; sent in one piece, as streaming costs more than copying here
 _RETRY_SECONDS = 30.0  # a full spool empties as fast as a secondary takes files
 
 
@@ -40,6 +42,11 @@ class Upload:
         self.size = 0
         self.is_whole = False
         self.spooled: Spooled | None = None
+
+    @property
+    def is_small(self) -> bool:
+        """Say whether it may be held in memory whole."""
+        return self._expected is not None and self._expected <= _SMALL
 
     @property
     def sha256(self) -> str:

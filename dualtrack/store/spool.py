@@ -4,11 +4,12 @@
                               └────────abandon, an error, a cancellation────────▶ gone
 
 A file that has its lasting name is whole and survives a loss of power; what lies in `incoming` at the start is a
-crash's, and goes. Chunks gather in memory to a block, which is written and hashed in one visit to a thread: a small
-file takes one visit in all. Each file has a lock that such a visit holds from its beginning to its end, so that
-clearing up after a cancellation comes after what was cancelled, wherever that was. What is not named as we name files
-is never touched. `proxy` fills the spool, `delivery` empties it, and `app` has it swept by what the journal says. The
-alternative that lost: unlinking on the event loop, which then waits for a slow disk.
+crash's, and goes. Chunks gather in memory until they make a block, which is written and hashed in one visit to a
+thread, chunk by chunk as they came: nothing is copied, and a small file takes one visit in all. Each file has a lock
+that such a visit holds from its beginning to its end, so that clearing up after a cancellation comes after what was
+cancelled, wherever that was. What is not named as we name files is never touched. `proxy` fills the spool, `delivery`
+empties it, and `app` has it swept by what the journal says. The alternative that lost: unlinking on the event loop,
+which then waits for a slow disk.
 """
 
 import asyncio
@@ -31,6 +32,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _BLOCK = 1024**2
+_CHUNKS = 1000  # tiny ones cost more in memory than their bytes
 _NAME = re.compile(r"[0-9a-f]{32}")
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -196,7 +198,8 @@ class _File:
         self._reserved = size
         self._is_bounded = is_bounded
         self._taken = 0  # bytes that `write` was given
-        self._gathered = bytearray()
+        self._gathered: list[bytes] = []
+        self._gathered_bytes = 0
         self._is_finished = False
         self._clearing: asyncio.Future[None] | None = None
         self._lock = threading.Lock()
@@ -208,13 +211,10 @@ class _File:
     async def write(self, chunk: bytes) -> None:
         self._check()
         await self._reserve(len(chunk))
-        rest = memoryview(chunk)
-        while rest:
-            if len(self._gathered) == _BLOCK:
-                await self._visit(self._append)
-            part = rest[: _BLOCK - len(self._gathered)]
-            self._gathered += part
-            rest = rest[len(part) :]
+        if self._gathered_bytes >= _BLOCK or len(self._gathered) >= _CHUNKS:
+            await self._visit(self._append)
+        self._gathered.append(chunk)
+        self._gathered_bytes += len(chunk)
 
     async def finish(self) -> Spooled:
         self._check()
@@ -242,9 +242,9 @@ class _File:
                 raise
             self._reserved += missing
 
-    async def _visit(self, work: Callable[[bytearray], None]) -> None:
+    async def _visit(self, work: Callable[[list[bytes]], None]) -> None:
         """Let a thread work on what was gathered. If that fails, or nobody waits for it, the file is of no use."""
-        block, self._gathered = self._gathered, bytearray()
+        block, self._gathered, self._gathered_bytes = self._gathered, [], 0
         try:
             await asyncio.to_thread(self._alone, work, block)
         except asyncio.CancelledError:
@@ -257,7 +257,7 @@ class _File:
     def _clear(self) -> "asyncio.Future[None]":
         """Start to clear up, once; it needs nobody who waits."""
         if self._clearing is None:
-            self._gathered = bytearray()
+            self._gathered.clear()
             self._clearing = asyncio.get_running_loop().run_in_executor(None, self._remove)
         return self._clearing
 
@@ -268,22 +268,22 @@ class _File:
 
     # --- in a thread --------------------------------------------------------------------------------------------
 
-    def _alone(self, work: Callable[[bytearray], None], block: bytearray) -> None:
+    def _alone(self, work: Callable[[list[bytes]], None], block: list[bytes]) -> None:
         with self._lock:
             if not self._is_cleared:  # a visit that was cancelled may begin after its clearing up
                 work(block)
 
-    def _append(self, block: bytearray) -> None:
+    def _append(self, block: list[bytes]) -> None:
         if self._descriptor is None:
             self._descriptor = _create(self._incoming)
-        with memoryview(block) as view:
-            written = 0
-            while written < len(block):
-                written += os.write(self._descriptor, view[written:])
-        self._digest.update(block)
+        for chunk in block:
+            rest = memoryview(chunk)
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+            self._digest.update(chunk)
         block.clear()  # the thread may hold on to it for longer than anybody waits
 
-    def _complete(self, block: bytearray) -> None:
+    def _complete(self, block: list[bytes]) -> None:
         self._append(block)
         assert self._descriptor is not None
         os.fdatasync(self._descriptor)

@@ -1,8 +1,8 @@
 """A small honest MLflow tracking server in this event loop: real HTTP on loopback, state in dictionaries.
 
-Answers as mlflow 3.17.2 does (facts sections 2, 4 and 5): which repeats are refused, which make a second thing, which
-points are one. It knows nothing of dualtrack. Two of them stand behind a proxy in tests that start hundreds of times,
-where a real server, which needs seconds, cannot.
+Answers as mlflow 3.17.2 does (facts sections 2, 4, 5 and 7): which repeats are refused, which make a second thing,
+which points are one, where files lie. It knows nothing of dualtrack. Two of them stand behind a proxy in tests that
+start hundreds of times, where a real server, which needs seconds, cannot.
 """
 
 import re
@@ -18,6 +18,7 @@ Body: TypeAlias = dict[str, Any]
 Point: TypeAlias = tuple[int, int, float]  # step, timestamp, value
 
 API = "/api/2.0/mlflow/"
+ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
 _TAG_FILTER = re.compile(r"tags\.`([^`]+)` = '([^']*)'")
 _TIME_FILTER = re.compile(r"attributes\.start_time = (\d+)")
 
@@ -60,6 +61,7 @@ class ModelMlflow:
     def __init__(self, prefix: str, first_id: int) -> None:
         self.experiments: dict[str, Experiment] = {}
         self.runs: dict[str, Run] = {}
+        self.files: dict[str, bytes] = {}  # by their paths below the artifact store's own root
         self._prefix = prefix
         self._next_id = first_id
         self._routes: dict[tuple[str, str], Callable[[Body], Body]] = {
@@ -80,11 +82,14 @@ class ModelMlflow:
             ("POST", "runs/delete-tag"): self._delete_tag,
             ("POST", "runs/log-inputs"): self._log_inputs,
             ("GET", "metrics/get-history"): self._history,
+            ("POST", "logged-models/search"): lambda _: {},  # there are none
         }
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
         if request.path == "/version":
             return web.Response(text="3.17.2")
+        if request.path == ARTIFACTS or request.path.startswith(f"{ARTIFACTS}/"):
+            return await self._artifact(request, request.path.removeprefix(ARTIFACTS).strip("/"))
         route = self._routes.get((request.method, request.path.removeprefix(API)))
         if route is None:
             return web.Response(status=404, text="<html>Not Found</html>", content_type="text/html")
@@ -242,6 +247,56 @@ class ModelMlflow:
         ]
         return {"runs": found} if found else {}
 
+    # --- files --------------------------------------------------------------------------------------------------
+
+    def files_of(self, run: Run) -> dict[str, bytes]:
+        """All files of a run, by their paths below its root."""
+        below = _root(run).removeprefix("mlflow-artifacts:/") + "/"
+        return {path.removeprefix(below): content for path, content in self.files.items() if path.startswith(below)}
+
+    async def _artifact(self, request: web.BaseRequest, path: str) -> web.Response:
+        match request.method:
+            case "PUT":
+                content = await request.read()  # raises for a body that is cut: nothing of it is stored
+                self.files[path] = content
+                self._note(path, "put")
+                return web.Response()
+            case "DELETE":
+                self.files = {name: content for name, content in self.files.items() if not _is_in(name, path)}
+                self._note(path, "remove")
+                return _answer(200, {})
+            case _ if not path:
+                return _answer(200, self._listing(request.query.get("path", "").strip("/")))
+            case _ if path in self.files:
+                name = path.rpartition("/")[2]
+                headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+                return web.Response(body=self.files[path], content_type="application/octet-stream", headers=headers)
+        return _answer(404, {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": f"No such artifact: {path}"})
+
+    def _note(self, path: str, write: str) -> None:
+        """The server itself does not tie files to runs; who reads `writes` wants to know their order."""
+        for run in self.runs.values():
+            if run.run_id in path.split("/"):
+                run.writes.append(write)
+
+    def _listing(self, folder: str) -> Body:
+        prefix = f"{folder}/" if folder else ""
+        listed: dict[str, Body] = {}
+        for path, content in sorted(self.files.items()):
+            if path.startswith(prefix):
+                name, _, below = path.removeprefix(prefix).partition("/")
+                is_file = {"path": name, "is_dir": False, "file_size": len(content)}
+                listed.setdefault(name, {"path": name, "is_dir": True} if below else is_file)
+        return {"files": list(listed.values())}
+
+
+def _is_in(name: str, path: str) -> bool:
+    return name == path or name.startswith(f"{path}/")
+
+
+def _root(run: Run) -> str:
+    return f"mlflow-artifacts:/{run.experiment_id}/{run.run_id}/artifacts"
+
 
 def _pairs(listed: list[Body]) -> dict[str, str]:
     pairs = {item["key"]: str(item["value"]) for item in listed}
@@ -279,7 +334,7 @@ def _shown_run(run: Run) -> Body:
         "status": run.status,
         "start_time": run.start_time,
         "lifecycle_stage": run.stage,
-        "artifact_uri": f"mlflow-artifacts:/{run.experiment_id}/{run.run_id}/artifacts",
+        "artifact_uri": _root(run),
     }
     if run.end_time is not None:
         info["end_time"] = run.end_time

@@ -7,6 +7,7 @@ import pytest
 
 from dualtrack.demo.compare import Difference, Experiment, File, Model, Point, Run, Snapshot, compare
 from dualtrack.demo.compare.reading import mlmodel
+from dualtrack.translate.roots import client_uri
 
 FIELDS = {"run_name": "train", "status": "FINISHED", "start_time": "1", "end_time": "2", "user_id": "me"}
 POINTS = (
@@ -197,6 +198,16 @@ def test_a_folder_of_a_run_is_the_same_on_both_sides() -> None:
     primary = replace(PRIMARY, runs=(ours, PARENT))
 
     assert compare(primary, replace(SECONDARY, runs=(theirs, MIRROR_PARENT)), "1").is_equal
+
+
+def test_the_primary_s_mlmodel_may_name_its_root_as_the_proxy_showed_it() -> None:
+    """A server that serves no files names a folder; its client was shown where it is at the proxy, and wrote that."""
+    shown = {**MODEL.files[1].names, "artifact_path": client_uri("/data/1/models/m-ours", "databricks", "databricks")}
+    ours = replace(MODEL, root="/data/1/models/m-ours", files=(MODEL.files[0], replace(MODEL.files[1], names=shown)))
+    primary = replace(PRIMARY, models=(ours,))
+
+    assert shown["artifact_path"].startswith("mlflow-artifacts:/_dualtrack/")
+    assert compare(primary, SECONDARY, "1").is_equal
 
 
 def test_models_without_a_mirror_with_two_and_without_a_source_are_differences() -> None:

@@ -68,7 +68,7 @@ MAY: Final = {
     # the composition root, and what only it and the command line use
     "app": May("*", "aiohttp.web structlog uvloop", NO_SQL),
     "cli": May("*", "click rich pydantic uvloop orjson", NO_SQL),
-    "demo": May("emulators errors", "*", NO_SQL),
+    "demo": May("emulators errors translate", "*", NO_SQL),
     "logs": May("", "structlog pydantic orjson", NO_SQL),
     "clock": May(without=NO_SQL),
     "lifespan": May("", "structlog", NO_SQL),

@@ -23,6 +23,7 @@ from dualtrack.demo.compare.snapshot import (
     Run,
     Snapshot,
 )
+from dualtrack.translate.roots import PREFIX, locate, path_of
 
 RUN_LINKS = frozenset({"mlflow.parentRunId", "mlflow.rootRunId", "mlflow.sourceRunId"})
 MODEL_HISTORY = "mlflow.log-model.history"
@@ -244,8 +245,9 @@ def _compare_files(ours: Marked, theirs: Marked, ids: _Ids) -> Iterator[Differen
     mirrors = {file.path: file.names for file in theirs.files}
     for file in ours.files:
         if file.path in mirrors:
-            names = {key: _back(key, value, (ours, theirs), ids) for key, value in mirrors[file.path].items()}
-            yield from _changed(f"{NAMED} {file.path}:", file.names, names)
+            names = {key: _meant(value) for key, value in file.names.items()}
+            back = {key: _back(key, value, (ours, theirs), ids) for key, value in mirrors[file.path].items()}
+            yield from _changed(f"{NAMED} {file.path}:", names, back)
 
 
 def _by_path(files: Iterable[File]) -> dict[str, str]:
@@ -255,6 +257,14 @@ def _by_path(files: Iterable[File]) -> dict[str, str]:
 def _told(file: File) -> str:
     """Say what is in a file. The size of an `MLmodel` may differ, as ids do."""
     return f"all but ids {file.sha256}" if file.names else f"{file.size} bytes {file.sha256}"
+
+
+def _meant(value: str) -> str:
+    """Say what the primary calls a root that a client wrote down as the proxy showed it."""
+    path = path_of(value)
+    if path is None or not path.startswith(PREFIX):
+        return value
+    return next((item.uri for item in locate(path, "") if not item.path), value)
 
 
 def _back(key: str, value: str, owners: tuple[Run | Model, Run | Model], ids: _Ids) -> str:
