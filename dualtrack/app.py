@@ -71,7 +71,7 @@ log = structlog.get_logger("dualtrack.app")
 
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _VERSION_SECONDS = 60.0
-_SWEEP_SECONDS = 300.0
+_SWEEP_SECONDS = 60.0
 # Azure ML refuses pages of 1000 and more (facts A7); MLflow and Databricks take 25,000.
 _HISTORY_PAGE = {Kind.AZUREML: 999, Kind.DATABRICKS: 25_000, Kind.MLFLOW: 25_000}
 _REGISTRY_OPERATIONS = frozenset(route.operation for route in ROUTES if route.goes is Goes.REGISTRY)

@@ -14,6 +14,7 @@ naming rules and the duplicate counters; all others pass in chunks.
 
 import asyncio
 import hmac
+import io
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, assert_never
@@ -251,7 +252,8 @@ class _Emulator:
     ) -> web.StreamResponse:
         query = request.raw_path.partition("?")[2]
         target = self._settings.upstream.rstrip("/") + path + (f"?{query}" if query else "")
-        payload = body if body is not None or not request.can_read_body else request.content
+        read = io.BytesIO(body) if body is not None else None  # aiohttp wants no large bytes
+        payload = request.content if read is None and request.can_read_body else read
         try:
             async with self._session.request(
                 request.method,

@@ -4,6 +4,7 @@
 by itself in anything but the normal state, once there is room again.
 """
 
+import asyncio
 import os
 import subprocess
 from collections.abc import AsyncIterator, Iterator
@@ -15,6 +16,7 @@ import pytest
 from aiohttp import ClientSession, web
 
 from dualtrack.emulators.faults import BlackHole, Rule
+from tests.support.files import behind, listing, run_root, target
 from tests.support.flow import Json, Launcher, Reply, Running, Workspace, config_text, differences, quiet_port
 from tests.support.served import serving
 
@@ -214,3 +216,49 @@ async def test_memory_stays_flat_with_a_backlog(tmp_path: Path, session: ClientS
     print(f"idle {idle:.0f}, filled {filled:.0f}, restarted {restarted:.0f} MiB; journal {stored:.0f} MiB")
     assert stored > BACKLOG_MIB * 0.9
     assert max(idle, filled, restarted) < RSS_MIB
+
+
+FILE_MIB = 24
+UPLOADS = 8
+SPOOL_MIB = 100
+
+
+async def test_memory_and_the_spool_stay_under_their_bounds(
+    tmp_path: Path, session: ClientSession, a: Workspace, b: Workspace
+) -> None:
+    """Eight uploads at once, a secondary that takes none: what the spool cannot hold is refused, and passes later."""
+    large = tmp_path / "large.bin"
+    with large.open("wb") as file:
+        file.writelines(os.urandom(MIB) for _ in range(FILE_MIB))
+    text = config_text(tmp_path, a, b, spool={"max_size": f"{SPOOL_MIB}MiB", "on_full": "refuse"})
+    async with serving(tmp_path, text, session) as served:
+        experiment = await served.create_experiment()
+        run_id = await served.create_run(experiment)
+        root = await run_root(served, run_id)
+        await served.drained()
+        await b.control.set_faults(Rule(method="PUT", path="/api/2.0/mlflow-artifacts/*", action=BlackHole()))
+
+        async def upload(number: int) -> Reply:
+            with large.open("rb") as body:
+                return await served.call("PUT", target(root, f"{number}.bin"), body)
+
+        replies = await asyncio.gather(*map(upload, range(UPLOADS)))
+        used = (await served.status())["spool_used_bytes"]
+        stored = await listing(behind(a, served), root)
+        peak = served.peak_mib()
+        await b.control.clear_faults()
+        await served.drained()
+        refused = [number for number, reply in enumerate(replies) if reply.status != 200]
+        again = [await upload(number) for number in refused]
+        await served.drained()
+
+    print(f"peak {peak:.0f} MiB; {len(refused)} of {UPLOADS} refused; {used / MIB:.0f} MiB in the spool")
+    assert peak < RSS_MIB
+    assert used <= SPOOL_MIB * MIB
+    assert 1 <= len(refused) < UPLOADS
+    for number in refused:
+        assert (replies[number].status, replies[number].code) == (503, "TEMPORARILY_UNAVAILABLE")
+        assert "spool.max_size" in replies[number].json["message"]
+    assert sorted(item["path"] for item in stored) == [f"{n}.bin" for n in range(UPLOADS) if n not in refused]
+    assert {reply.status for reply in again} == {200}
+    assert await differences(a, b, experiment) == []

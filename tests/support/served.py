@@ -61,8 +61,15 @@ class Served(Client):
 
     def rss_mib(self) -> float:
         """Resident memory now."""
+        return self._memory_mib("VmRSS")
+
+    def peak_mib(self) -> float:
+        """The most resident memory that it ever had."""
+        return self._memory_mib("VmHWM")
+
+    def _memory_mib(self, figure: str) -> float:
         lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+        return next(int(line.split()[1]) for line in lines if line.startswith(figure)) / 1024
 
     async def repeat(self, path: str, **body: object) -> Json:
         """POST as MLflow's client does: again and again, until there is an answer that is no 5xx."""
