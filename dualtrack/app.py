@@ -47,7 +47,7 @@ from dualtrack.delivery.experiments import Experiments
 from dualtrack.delivery.files import Files, Side
 from dualtrack.delivery.resolver import Resolver
 from dualtrack.delivery.worker import Policy, Worker
-from dualtrack.errors import BackendError, JournalError, StartError, UnauthorizedError
+from dualtrack.errors import BackendError, JournalError, SpoolError, StartError, UnauthorizedError
 from dualtrack.lifespan import Loops, background
 from dualtrack.metrics import Metrics
 from dualtrack.ports import Usage
@@ -71,7 +71,7 @@ log = structlog.get_logger("dualtrack.app")
 
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _VERSION_SECONDS = 60.0
-_SWEEP_SECONDS = 60.0
+_SWEEP_SECONDS, _SWEEP_SOON_SECONDS = 60.0, 5.0
 # Azure ML refuses pages of 1000 and more (facts A7); MLflow and Databricks take 25,000.
 _HISTORY_PAGE = {Kind.AZUREML: 999, Kind.DATABRICKS: 25_000, Kind.MLFLOW: 25_000}
 _REGISTRY_OPERATIONS = frozenset(route.operation for route in ROUTES if route.goes is Goes.REGISTRY)
@@ -197,10 +197,8 @@ class App:
         self.workers: dict[str, Worker] = {}
         self.settler: Settler | None = None
         self.readers: dict[str, Reader] = {}
-        self.stores = {
-            name: Artifacts(self.backends[name], local=backend.has_local_artifacts, hosts=backend.artifact_hosts)
-            for name, backend in config.backends.items()
-        }
+        # deliveries and clients have threads of their own: a large copy holds up no client
+        self.stores, self._client_stores = self._make_stores(), self._make_stores()
         self.spool = DiskSpool(config.spool_dir, config.spool.max_size)
         self.versions = Versions()
         self._registry: RegistryRelay | None = None
@@ -213,6 +211,12 @@ class App:
         metrics.build.labels(__version__).set(1)
         metrics.spool_bytes.set_function(lambda: self.spool.used_bytes)
         metrics.spool_capacity.set(self.spool.capacity_bytes)
+
+    def _make_stores(self) -> dict[str, Artifacts]:
+        return {
+            name: Artifacts(self.backends[name], local=backend.has_local_artifacts, hosts=backend.artifact_hosts)
+            for name, backend in self._config.backends.items()
+        }
 
     def _open_journal(self) -> SqliteJournal:
         store = self._config.store
@@ -233,7 +237,9 @@ class App:
             name: Reader(self.backends[name], source, _HISTORY_PAGE[backend.kind])
             for name, backend in config.backends.items()
         }
-        self._roots = roots = Roots(journal, source, readers)
+        # a secondary's files are a client's business only where versions are registered there
+        readable = {source, config.registry}
+        self._roots = roots = Roots(journal, source, {name: readers[name] for name in readable})
         adopter = WholeAdopter(journal, source, readers[source], readers, self.metrics)
         self.settler = Settler(journal, readers[source], source, self._clock, self.metrics)
         for name in config.secondaries:
@@ -327,7 +333,7 @@ class App:
             mirroring,
             bracket,
             self.spool,
-            self.stores,
+            self._client_stores,
             self.backends,
             rules,
             FileRules(on_full=config.spool.on_full, serves_all=rewrites),
@@ -399,7 +405,7 @@ class App:
         async with AsyncExitStack() as stack:
             for backend in self.backends.values():
                 stack.push_async_callback(backend.close)
-            for store in self.stores.values():
+            for store in (*self.stores.values(), *self._client_stores.values()):
                 stack.push_async_callback(store.close)
             if self.journal is not None:
                 stack.push_async_callback(self.journal.close)
@@ -407,7 +413,7 @@ class App:
                 await self.journal.start()
                 stack.push_async_callback(self.spool.close)
                 await self.spool.open()
-                await self.spool.sweep(self.journal.spooled)
+                await self._sweep_once(self.journal)
             if self.settler is not None:
                 await self.settler.recover()
             loops = await stack.enter_async_context(background())
@@ -437,13 +443,20 @@ class App:
         loops.start("version", self.versions.watch(self.primary))
 
     async def _sweep(self, journal: SqliteJournal) -> None:
-        """Remove, now and then, files that no entry needs any more: of what was discarded, or brought over whole."""
+        """Remove, now and then, files that no entry needs any more."""
+        wait = _SWEEP_SOON_SECONDS
         while True:
-            await self._clock.wait(_SWEEP_SECONDS)
-            try:
-                await self.spool.sweep(journal.spooled)
-            except (JournalError, OSError) as error:
-                log.warning("app.sweep", error=str(error))
+            await self._clock.wait(wait)
+            # a doubt that is settled leaves its copy behind, as do what was discarded and what was brought over whole
+            is_in_doubt = self.settler is not None and self.settler.unsettled > 0
+            await self._sweep_once(journal)
+            wait = _SWEEP_SOON_SECONDS if is_in_doubt else _SWEEP_SECONDS
+
+    async def _sweep_once(self, journal: SqliteJournal) -> None:
+        try:
+            await self.spool.sweep(journal.spooled)
+        except (JournalError, SpoolError, OSError) as error:
+            log.warning("app.sweep", error=str(error), hint="what is left over keeps its room in the spool")
 
     def stop(self) -> None:
         self._stopping.set()

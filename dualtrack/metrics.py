@@ -57,6 +57,9 @@ class Metrics:
         self.throttled = counter("throttled_total", "429 answers.", "backend")
         self.registry_refused = counter("registry_refused_total", "Registry calls refused by the proxy.", "kind")
         self.artifact_bytes = counter("artifact_bytes_total", "Bytes of files that a backend was given.", "backend")
+        self.uncopied = counter(
+            "uploads_without_copy_total", "Files that the spool did not take; they are fetched from the primary."
+        )
         self.spool_bytes = gauge("spool_bytes", "Bytes of files that wait for the secondaries.")
         self.spool_capacity = gauge("spool_capacity_bytes", "Bytes of files that may wait.")
         self.build = gauge("build_info", "1, with the version as a label.", "kind")

@@ -240,6 +240,10 @@ class Queue(IdMap, Protocol):
         """Say whether another lane (of that kind) still has a write acknowledged before instant `than`."""
         ...
 
+    async def artifacts(self, key: str) -> list[ArtifactNote]:
+        """Answer what the primary acknowledged of an entity's files, sorted by path; without the spool's names."""
+        ...
+
     async def is_spooled(self, name: str) -> bool:
         """Say whether any entry or dead letter still needs that file."""
         ...
@@ -280,10 +284,6 @@ class Journal(Intake, Queue, Protocol):
 
     async def spooled(self) -> set[str]:
         """Answer the names of all files that entries and dead letters need, at one moment."""
-        ...
-
-    async def artifacts(self, key: str) -> list[ArtifactNote]:
-        """Answer what the primary acknowledged of an entity's files, sorted by path; without the spool's names."""
         ...
 
     async def find(self, some_id: str) -> list[Twin]:

@@ -102,7 +102,7 @@ class MlflowArtifacts:
 
     async def _says_missing(self, refusal: BackendError, status: int, root: str, path: str) -> bool:
         if status == HTTPStatus.NOT_FOUND:
-            return True
+            return isinstance(refusal, RejectedError)
         if status == HTTPStatus.BAD_REQUEST:
             return "directory" in refusal.cause
         return _is_bare_500(refusal) and await self._is_dir(root, path) is not False
@@ -112,9 +112,12 @@ class MlflowArtifacts:
         place = _place(self._backend.name, operation, root, path)
         target = f"{_ROUTE}?path={quote(place, safe='/')}"
         async with self._backend.transfer("GET", target, {}) as reply:
-            if reply.status == HTTPStatus.NOT_FOUND:
-                return []
-            document = await self._read(reply, operation)
+            try:
+                document = await self._read(reply, operation)
+            except RejectedError:
+                if reply.status == HTTPStatus.NOT_FOUND:
+                    return []
+                raise
         listed = [_listed(path, file) for file in cast("Sequence[Document]", document.get("files", []))]
         if len(listed) == 1 and not listed[0].is_dir and _name(listed[0].path) == _name(path):
             # a file lists as itself on some stores; or it is a folder that holds one file of its own name
@@ -124,10 +127,13 @@ class MlflowArtifacts:
 
     async def delete(self, root: str, path: str) -> None:
         operation = f"delete {path}"
+        target = self._target(operation, root, path)
         try:
-            async with self._backend.transfer("DELETE", self._target(operation, root, path), {}) as reply:
-                if reply.status != HTTPStatus.NOT_FOUND:
-                    await self._read(reply, operation)
+            async with self._backend.transfer("DELETE", target, {}) as reply:
+                await self._read(reply, operation)
+        except RejectedError:
+            if reply.status != HTTPStatus.NOT_FOUND:
+                raise
         except UnreachableError as error:
             if not _is_bare_500(error) or await self._is_dir(root, path) is not None:
                 raise
@@ -172,6 +178,8 @@ class MlflowArtifacts:
         if reply.status in {408, 425, 429} or reply.status >= 500:
             retry_after = parse_retry_after(reply.header("Retry-After"))
             return self._unreachable(operation, cause, "is its artifact store up?", retry_after)
+        if reply.status == HTTPStatus.NOT_FOUND and not code:  # MLflow names its error; a gateway without it does not
+            return self._unreachable(operation, f"{cause} without an MLflow error", "is it a gateway's answer?")
         if reply.status == HTTPStatus.UNAUTHORIZED:
             return UnauthorizedError(self._backend.name, operation, cause, "check the backend's credentials")
         return RejectedError(self._backend.name, operation, cause, "check what the backend says of this path")

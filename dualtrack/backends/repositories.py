@@ -38,7 +38,18 @@ _UNFINISHED: Final = ".artifact.uploading."  # mlflow's servers do not list what
 
 _LATER: Final = {"dbfs", "azureml"}  # the two clouds' own
 _INDIRECT: Final = {"runs", "models"}  # names of roots, not roots
-_BY_HOST: Final = {"http", "https", "mlflow-artifacts", "ftp", "sftp", "hdfs", "viewfs"}
+# their repositories connect to the host that the root names, with what credentials this machine has for the scheme
+# (mlflow 3.17.2, store/artifact/host_policy.py); the wasbs one pins the domain itself
+_BY_HOST: Final = {"http", "https", "mlflow-artifacts", "ftp", "sftp", "hdfs", "viewfs", "abfss", "r2", "b2"}
+_CLOUDS: Final = {
+    "abfss": re.compile(
+        r"[a-z0-9-]+\.dfs\.(core\.(windows\.net|usgovcloudapi\.net|chinacloudapi\.cn)|fabric\.microsoft\.com)"
+    ),
+    "r2": re.compile(r"[a-z0-9-]+(\.(eu|fedramp))?\.r2\.cloudflarestorage\.com"),
+    "b2": re.compile(r"s3\.[a-z0-9-]+\.backblazeb2\.com"),
+}
+_PORTS: Final = {"http": 80, "https": 443, "ftp": 21, "sftp": 22}
+_UNSAFE: Final = re.compile(r"[\\\s\x00-\x1f\x7f]")  # libraries do not agree where a host ends then
 _SPELLED_IN_URLS: Final = {"http", "https", "mlflow-artifacts"}
 # what to import, and to install for that, by scheme (mlflow 3.17.2, store/artifact/*_artifact_repo.py)
 _NEEDS: Final = {
@@ -183,16 +194,32 @@ class Repositories:
             return _Folder(self._local_path(operation, root))
         if scheme in _LATER:
             raise self._rejected(operation, f"{_shown(root)}: {scheme}: roots come with a later release", "wait for it")
-        host = urlsplit(root).hostname
-        if scheme in _BY_HOST and host not in {*self._hosts, urlsplit(self._tracking_url).hostname}:
-            hint = f"if this machine may connect there: backends.{self._name}.artifact_hosts: [{host}]"
-            raise self._rejected(operation, f"{_shown(root)} is on another host than {self._name}", hint)
+        if scheme in _BY_HOST:
+            self._check_host(operation, root)
         if scheme in _INDIRECT:
             raise self._rejected(operation, f"{_shown(root)} is no artifact root", "what does the backend answer?")
         try:
             return _Remote(self._repository(root), is_url=scheme in _SPELLED_IN_URLS)
         except Exception as error:
             raise self._renamed(operation, root, error, RejectedError) from error
+
+    def _check_host(self, operation: str, root: str) -> None:
+        """Let through what a root may name: the backend's own address, a host that was allowed, a cloud's domain."""
+        place, own = urlsplit(root), urlsplit(self._tracking_url)
+        scheme, host = place.scheme, place.hostname or ""
+        if _UNSAFE.search(place.netloc):
+            hint = "give the experiment an artifact location without it"
+            raise self._rejected(operation, f"{_shown(root)} has a host that is not plain", hint)
+        try:
+            port = place.port or _PORTS.get(scheme)
+        except ValueError as error:
+            raise self._rejected(operation, f"{_shown(root)} has no port that is one", "correct it") from error
+        is_own = (host, port) == (own.hostname, own.port or _PORTS.get(own.scheme))
+        cloud = _CLOUDS.get(scheme)
+        is_cloud = cloud is not None and cloud.fullmatch(host) is not None and place.port in {None, 443}
+        if not (is_own or is_cloud or host in self._hosts):
+            hint = f"if this machine may connect there: backends.{self._name}.artifact_hosts: [{host}]"
+            raise self._rejected(operation, f"{_shown(root)} is on another host than {self._name}", hint)
 
     def _local_path(self, operation: str, root: str) -> Path:
         parts = urlsplit(root)

@@ -24,12 +24,10 @@ from dualtrack.ports import ArtifactStore, Backend, Looker, Loss, Queue, Spool
 from dualtrack.translate.document import MalformedError, field, objects, parse_inner, text, write
 from dualtrack.translate.files import COPY, DELETE, FileWrite
 from dualtrack.translate.mlflow import API
-from dualtrack.translate.mlmodel import history_entry, is_mlmodel, references, renamed
+from dualtrack.translate.mlmodel import MAX_BYTES, history_entry, is_mlmodel, references, renamed
 from dualtrack.translate.references import HISTORY_TAG
-from dualtrack.translate.roots import client_uri
+from dualtrack.translate.roots import client_uri, is_hostless
 
-_MLMODEL_BYTES = 16 * 1024 * 1024  # a larger one is no MLmodel; those with long signatures have some 100 KiB
-_SERVED = "mlflow-artifacts:/"  # files below such a root pass through the proxy
 _CLAIMS = 10_000  # remembered; those of a moment ago are what counts
 _INFO = {EntityKind.RUN: "run", EntityKind.MODEL: "model"}
 
@@ -72,9 +70,15 @@ class Files:
             await self._copy(told.ref, told.path, twin)
         elif spooled and await self._spool.holds(spooled):
             await self._put(told.ref, told.path, twin, spooled)
-        else:
-            await self._bring(told.ref, told.path, twin)
+        elif not await self._bring(told.ref, told.path, twin) and await self._is_missed(told):
+            detail = f"{told.path} of {told.ref.key}: no copy was kept, and the primary has it no more"
+            return (Loss(reason="file_gone", detail=detail),)
         return ()
+
+    async def _is_missed(self, told: FileWrite) -> bool:
+        """Say whether a file that is nowhere was accepted, and not deleted since through the proxy."""
+        known = await self._queue.artifacts(told.ref.key)
+        return any(note.path == told.path and note.sha256 for note in known)
 
     async def release(self, spooled: str) -> None:
         """Let go of a copy, unless somebody else still needs it."""
@@ -84,7 +88,7 @@ class Files:
     async def copy_all(self, ref: Ref, twin: Twin) -> None:
         """Bring all files of `ref` that clients wrote to the primary's storage by themselves."""
         root = await self._root(self._target, twin)
-        if root and not (await self._source_root(ref)).startswith(_SERVED):
+        if root and not is_hostless(await self._source_root(ref)):
             await self._copy(ref, "", replace(twin, root=root))
 
     async def claim(self, run_root: str, folder: str, model: Twin) -> bool:
@@ -113,15 +117,17 @@ class Files:
         for folder in folders:
             await self._copy(ref, folder, twin)
 
-    async def _bring(self, ref: Ref, path: str, twin: Twin) -> None:
+    async def _bring(self, ref: Ref, path: str, twin: Twin) -> bool:
+        """Fetch a file from the primary for the other side; False if it is not there."""
         source = await self._source_root(ref)
         if not source:
-            return
+            return False
         async with self._source.store.fetch(source, path) as fetched:
             if fetched is None:
-                return  # gone since; a later entry says so
+                return False
             async with self._here(fetched.size, fetched.chunks) as spooled:
                 await self._put(ref, path, twin, spooled)
+        return True
 
     @asynccontextmanager
     async def _here(self, size: int | None, chunks: AsyncIterator[bytes]) -> AsyncIterator[str]:
@@ -166,7 +172,7 @@ class Files:
     # --- to the backend -----------------------------------------------------------------------------------------
 
     async def _put(self, ref: Ref, path: str, twin: Twin, spooled: str) -> None:
-        content = await self._spool.read(spooled, _MLMODEL_BYTES) if is_mlmodel(path) else None
+        content = await self._spool.read(spooled, MAX_BYTES) if is_mlmodel(path) else None
         if content is None:
             await self._target.store.put(twin.root, path, self._spool.path(spooled))
             self._bytes.inc(await self._spool.size(spooled))
@@ -182,7 +188,7 @@ class Files:
         """An MLmodel in the ids of that side; an id that is not there stays what it is."""
         name = self._target.backend.name
         ids = {}
-        for named in references(content):
+        for named in await asyncio.to_thread(references, content):  # YAML is slow to read
             there = twin if named == ref else await self._queue.twin(named, name)
             if there is not None and not there.is_discarded and not there.is_stand_in:
                 ids[named] = there.backend_id
@@ -194,12 +200,12 @@ class Files:
             above = next((one for one in roots if uri == one or uri.startswith(one + "/")), None)
             return twin.root.rstrip("/") + uri[len(above) :] if above is not None else uri
 
-        return renamed(content, ids, root, drops_model_id=twin.is_stand_in)
+        return await asyncio.to_thread(renamed, content, ids, root, drops_model_id=twin.is_stand_in)
 
     async def _tell_history(self, content: bytes, twin: Twin) -> None:
         """Make a model that is files of a run known as one: the run's history names it, once."""
         run_id, path = run_of(twin), twin.backend_id.partition("/")[2]
-        entry = await asyncio.to_thread(history_entry, content, run_id, path)  # YAML is slow to read
+        entry = await asyncio.to_thread(history_entry, content, run_id, path)
         if entry is None:
             return
         # the server reads the tag, appends, and writes it: two at once would lose one

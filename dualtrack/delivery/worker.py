@@ -346,7 +346,10 @@ class Worker:
         if await self._has_to_wait(lane, step):
             return Later(wait=_PLACE_SECONDS, reason="waits for earlier writes", is_backend=False)
         if self._policy.copies_at_end and reading.subject is not None and _ends(reading):
-            await self._files.copy_all(reading.subject, known.twins[reading.subject])
+            try:
+                await self._files.copy_all(reading.subject, known.twins[reading.subject])
+            except RejectedError as error:  # a store that cannot be read is no reason for a run that never ends
+                losses += (Loss(reason="not_copied", detail=f"files of {reading.subject.key}: {error}"),)
         return await self._change(lane, step, known, losses, attempt)
 
     async def _has_to_wait(self, lane: Lane, step: SingleStep) -> bool:

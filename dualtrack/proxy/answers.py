@@ -1,7 +1,8 @@
 """Reads whose answers name artifact roots, and how each is read on its way back.
 
 ONE    names an entity that a client may write files to next: always read, so that its root is known
-MANY   may be a large page: read only when it holds a root that has to be rewritten
+MANY   may be a large page: read only when it holds a root that has to be rewritten; its entities' roots are learned
+SHOWN  the same, and nothing is learned: what it says may be what a client wrote
 FLAGS  what the server can do with files: nothing that goes around us
 """
 
@@ -9,13 +10,14 @@ from enum import StrEnum
 
 from aiohttp import web
 
-from dualtrack.proxy.roots import Roots
+from dualtrack.proxy.roots import Roots, Teaching
 from dualtrack.translate.document import MalformedError, parse, write
 
 
 class Reading(StrEnum):
     ONE = "one"
     MANY = "many"
+    SHOWN = "shown"
     FLAGS = "flags"
 
 
@@ -27,17 +29,22 @@ READINGS = {
     "searchRuns": Reading.MANY,
     "searchExperiments": Reading.MANY,
     "searchLoggedModels": Reading.MANY,
-    "listArtifacts": Reading.MANY,
-    "listLoggedModelArtifacts": Reading.MANY,
-    "searchTraces": Reading.MANY,
-    "getTraceInfo": Reading.MANY,
-    "searchTracesV3": Reading.MANY,
-    "getTraceInfoV3": Reading.MANY,
-    "getTrace": Reading.MANY,
-    "batchGetTraces": Reading.MANY,
-    "batchGetTraceInfos": Reading.MANY,
-    "graphql": Reading.MANY,
+    "listArtifacts": Reading.SHOWN,
+    "listLoggedModelArtifacts": Reading.SHOWN,
+    "searchTraces": Reading.SHOWN,
+    "getTraceInfo": Reading.SHOWN,
+    "searchTracesV3": Reading.SHOWN,
+    "getTraceInfoV3": Reading.SHOWN,
+    "getTrace": Reading.SHOWN,
+    "batchGetTraces": Reading.SHOWN,
+    "batchGetTraceInfos": Reading.SHOWN,
+    "graphql": Reading.SHOWN,
     "serverInfo": Reading.FLAGS,
+}
+_TEACHING = {
+    Reading.ONE: Teaching.ALWAYS,
+    Reading.MANY: Teaching.IF_READ,
+    Reading.SHOWN: Teaching.NEVER,
 }
 _MULTIPART = ("multipart_uploads_enabled", "multipart_downloads_enabled")
 
@@ -49,7 +56,8 @@ async def read_back(response: web.Response, reading: Reading, roots: Roots, *, r
         return response
     if reading is Reading.FLAGS:
         return replaced(response, _without_multipart(body)) if rewrites else response
-    return replaced(response, await roots.outward(body, learns=reading is Reading.ONE, rewrites=rewrites))
+    teaching = _TEACHING[reading]
+    return replaced(response, await roots.outward(body, teaching=teaching, rewrites=rewrites))
 
 
 def replaced(response: web.Response, body: bytes) -> web.Response:

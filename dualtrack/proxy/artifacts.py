@@ -16,6 +16,7 @@ from typing import Literal
 from urllib.parse import parse_qs, quote
 
 import orjson
+import structlog
 from aiohttp import web
 
 from dualtrack.core.artifact import UnsafePathError, effective
@@ -26,12 +27,15 @@ from dualtrack.metrics import Metrics
 from dualtrack.ports import ArtifactNote, ArtifactStore, Fetched, Settlement, Spool, SpoolFile, Upstream
 from dualtrack.proxy.bracket import Bracket, Mirroring, Opened
 from dualtrack.proxy.errors import Refusal, unavailable
-from dualtrack.proxy.forward import body_chunks, pass_on, read_body
+from dualtrack.proxy.forward import body_chunks, pass_on, read_body, send
 from dualtrack.proxy.primary import Primary, Rules
 from dualtrack.proxy.ranges import disposition, requested_range
 from dualtrack.proxy.roots import Place, Roots
 from dualtrack.proxy.upload import Upload, spool_refused
 from dualtrack.translate.files import DELETE, UPLOAD, tell
+from dualtrack.translate.roots import is_hostless
+
+log = structlog.get_logger("dualtrack.proxy")
 
 _ROUTE = "/api/2.0/mlflow-artifacts/artifacts"
 _OWN = "mlflow-artifacts:/"
@@ -80,6 +84,7 @@ class ArtifactRoutes:
         self._rules = rules
         self._file_rules = file_rules
         self._metrics = metrics
+        self._is_copying = True
 
     async def handle(self, request: web.BaseRequest, match: Match, path: str, query: str) -> web.StreamResponse:
         """Answer one request. Raises `Refusal`, and what reaching a backend raises."""
@@ -120,7 +125,7 @@ class ArtifactRoutes:
 
     def _is_passed(self, place: Place) -> bool:
         """Say whether the primary's own artifact routes serve it: then bytes pass as they are."""
-        return place.backend == self._primary.name and place.root.startswith(_OWN)
+        return place.backend == self._primary.name and is_hostless(place.root)
 
     # --- writes -------------------------------------------------------------------------------------------------
 
@@ -153,27 +158,49 @@ class ArtifactRoutes:
 
     async def _unowned(self, request: web.BaseRequest, place: Place, target: str) -> web.StreamResponse:
         """Below no run and no logged model there is nothing that a secondary could know it by."""
-        if not self._is_passed(place):
-            message = f"{place.uri} is not below the artifact root of a run or a logged model"
-            raise Refusal(400, "INVALID_PARAMETER_VALUE", message)
-        response = await self._primary.pass_on(request, target, "primary-only")
+        return await self._primary_only(request, target, None if self._is_passed(place) else place, "unowned_file")
+
+    async def _primary_only(
+        self, request: web.BaseRequest, target: str, place: Place | None, reason: str
+    ) -> web.StreamResponse:
+        """Write or delete on the primary and nowhere else; `place` is where, if its own routes do not serve it."""
+        if place is None:
+            response = await self._primary.pass_on(request, target, "primary-only")
+        else:
+            response = await self._alone(request, place)
         if response.status < 400:
-            self._bracket.lost("unowned_file")
+            self._bracket.lost(reason)
         return response
+
+    async def _alone(self, request: web.BaseRequest, place: Place) -> web.StreamResponse:
+        store = self._stores[place.backend]
+        if not place.path:
+            raise Refusal(400, "INVALID_PARAMETER_VALUE", f"{place.uri} is a whole artifact root: name a file below it")
+        try:
+            if request.method == "DELETE":
+                await store.delete(place.root, place.path)
+                return web.json_response({}, headers=_ALONE)
+            upload = self._upload_of(request, needs_copy=True)
+            try:
+                spooled = await upload.kept()
+                await store.put(place.root, place.path, self._spool.path(spooled.name))
+            finally:
+                await upload.abandon(self._spool)
+        except RejectedError as error:
+            raise _refused(error) from error
+        return web.Response(status=200, headers=_ALONE)
 
     async def _mirror(
         self, request: web.BaseRequest, owner: Ref, path: str, target: str, into: Place | None = None
     ) -> web.StreamResponse:
         """Send a body to the primary and to the spool. `into` is where it goes when the primary does not take files."""
         needs_copy = into is not None or self._file_rules.on_full == "refuse"
-        copy = self._begin(request.content_length, needs_copy=needs_copy)
-        body = body_chunks(request, self._rules.body_timeout)
-        upload = Upload(body, request.content_length, copy, needs_copy=needs_copy)
+        upload = self._upload_of(request, needs_copy=needs_copy)
         try:
-            entry_id = await self._mirroring.intake.open(tell(UPLOAD, owner, path), copy.name if copy else "")
+            entry_id = await self._mirroring.intake.open(tell(UPLOAD, owner, path), upload.name)
         except JournalFullError as error:
             await upload.abandon(self._spool)
-            return await self._without_journal(request, target, error)
+            return await self._without_journal(request, target, into, error)
         except BaseException:
             await upload.abandon(self._spool)
             raise
@@ -188,8 +215,29 @@ class ArtifactRoutes:
         finally:
             if not is_kept:
                 await upload.abandon(self._spool)
-        self._metrics.artifact_bytes.labels(self._primary.name).inc(upload.size)
+        if is_kept:
+            self._metrics.artifact_bytes.labels(self._primary.name).inc(upload.size)
+            self._note_copy(has_one=upload.spooled is not None)
         return response
+
+    def _note_copy(self, *, has_one: bool) -> None:
+        """Tell the operator when files begin to go without a copy, and when that is over."""
+        if not has_one:
+            self._metrics.uncopied.inc()
+        if has_one is self._is_copying:
+            return
+        self._is_copying = has_one
+        used, capacity = self._spool.used_bytes, self._spool.capacity_bytes
+        if has_one:
+            log.info("proxy.files_copied_again", used_bytes=used, capacity_bytes=capacity)
+        else:
+            hint = "until a secondary has them the primary has them alone; `spool.max_size` allows more"
+            log.warning("proxy.files_without_copy", used_bytes=used, capacity_bytes=capacity, hint=hint)
+
+    def _upload_of(self, request: web.BaseRequest, *, needs_copy: bool) -> Upload:
+        copy = self._begin(request.content_length, needs_copy=needs_copy)
+        body = body_chunks(request, self._rules.body_timeout)
+        return Upload(body, request.content_length, copy, needs_copy=needs_copy)
 
     def _begin(self, size: int | None, *, needs_copy: bool) -> SpoolFile | None:
         try:
@@ -211,12 +259,9 @@ class ArtifactRoutes:
             if response.status < 300:
                 await upload.complete()
             return response
-        async for _ in upload.chunks():
-            pass
-        await upload.complete()
-        assert upload.spooled is not None, "a store of its own gets its files from the spool"
+        spooled = await upload.kept()
         try:
-            await self._stores[into.backend].put(into.root, into.path, self._spool.path(upload.spooled.name))
+            await self._stores[into.backend].put(into.root, into.path, self._spool.path(spooled.name))
         except RejectedError as error:
             raise _refused(error) from error
         return web.Response(status=200)
@@ -230,7 +275,7 @@ class ArtifactRoutes:
         try:
             entry_id = await self._mirroring.intake.open(tell(DELETE, owner, place.path))
         except JournalFullError as error:
-            return await self._without_journal(request, target, error)
+            return await self._without_journal(request, target, None if self._is_passed(place) else place, error)
         gone = ArtifactNote(path=place.path, size=0, sha256="", spool="")
         return await self._bracket.around(
             Opened(entry_id, owner.key),
@@ -248,14 +293,12 @@ class ArtifactRoutes:
         return web.json_response({})
 
     async def _without_journal(
-        self, request: web.BaseRequest, target: str, error: JournalFullError
+        self, request: web.BaseRequest, target: str, place: Place | None, error: JournalFullError
     ) -> web.StreamResponse:
         if not self._rules.passes_when_full:
             message = f"{error}; store.on_full is `refuse`. `dualtrack status` shows what it waits for"
             raise unavailable(message, retry_after=30) from error
-        response = await self._primary.pass_on(request, target, "primary-only")
-        self._bracket.lost("journal_full")
-        return response
+        return await self._primary_only(request, target, place, "journal_full")
 
     # --- reads --------------------------------------------------------------------------------------------------
 
@@ -277,8 +320,8 @@ class ArtifactRoutes:
     async def _download(self, request: web.BaseRequest, place: Place, target: str) -> web.StreamResponse:
         if self._is_passed(place):
             return await self._primary.pass_on(request, target, "read")
-        if place.root.startswith(_OWN):
-            path = quote(place.uri.removeprefix(_OWN), safe="/")
+        if is_hostless(place.root):
+            path = quote(effective(place.uri.removeprefix(_OWN)), safe="/")
             return await pass_on(request, self._upstreams[place.backend], f"{_ROUTE}/{path}", "registry")
         try:
             async with self._stores[place.backend].fetch(place.root, place.path) as fetched:
@@ -311,15 +354,11 @@ class ArtifactRoutes:
             response.content_length = len(span)
         elif fetched.size is not None:
             response.content_length = fetched.size
-        await response.prepare(request)
-        if request.method != "HEAD":
-            async for chunk in _cut(fetched.chunks, span):
-                await response.write(chunk)
-        await response.write_eof()
-        return response
+        return await send(request, response, _cut(fetched.chunks, span))
 
 
 _READ = {"X-Dualtrack": "read"}
+_ALONE = {"X-Dualtrack": "primary-only"}
 
 
 async def _cut(chunks: AsyncIterator[bytes], span: range | None) -> AsyncIterator[bytes]:

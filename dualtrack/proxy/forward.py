@@ -7,12 +7,15 @@ the proxy and not for a backend. Everything else is passed as it came.
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 
+import structlog
 from aiohttp import web
 from multidict import CIMultiDict
 
-from dualtrack.errors import UnreachableError
+from dualtrack.errors import BackendError
 from dualtrack.ports import Reply, Upstream
 from dualtrack.proxy.errors import Refusal
+
+log = structlog.get_logger("dualtrack.proxy")
 
 HOP_BY_HOP = frozenset(
     {
@@ -152,13 +155,6 @@ async def pass_on(
         return await _answer(request, reply, label)
 
 
-async def _write(response: web.StreamResponse, chunk: bytes) -> None:
-    try:
-        await response.write(chunk)
-    except OSError as error:
-        raise ClientGoneError(str(error)) from error
-
-
 async def _answer(request: web.BaseRequest, reply: Reply, label: str) -> web.StreamResponse:
     headers = response_headers(reply.headers, label)
     length = reply.header("Content-Length")
@@ -166,19 +162,38 @@ async def _answer(request: web.BaseRequest, reply: Reply, label: str) -> web.Str
         body = b"".join([chunk async for chunk in reply.body])
         return web.Response(status=reply.status, reason=reply.reason, headers=headers, body=body)
     response = web.StreamResponse(status=reply.status, reason=reply.reason, headers=headers)
+    return await send(request, response, reply.body)
+
+
+async def send(
+    request: web.BaseRequest, response: web.StreamResponse, chunks: AsyncIterator[bytes]
+) -> web.StreamResponse:
+    """Send a head, and `chunks` as they come; nothing after the head for HEAD. Raises `ClientGoneError`.
+
+    Once the head is out, a cut connection is the only way left to say that this is not all: no second answer follows.
+    """
     try:
         await response.prepare(request)
         if request.method == "HEAD":
             return response
-        async for chunk in reply.body:
-            await _write(response, chunk)
-    except UnreachableError:
-        # the head is out: a cut connection is the only way left to say that this is not all
-        if request.transport is not None:
-            request.transport.abort()
-        return response
-    await response.write_eof()
+        async for chunk in chunks:
+            await response.write(chunk)
+        await response.write_eof()
+    except BackendError as error:
+        log.warning("proxy.answer_cut", backend=error.backend, error=str(error))
+        _abort(request)
+    except OSError as error:
+        _abort(request)
+        raise ClientGoneError(str(error)) from error
+    except BaseException:
+        _abort(request)
+        raise
     return response
+
+
+def _abort(request: web.BaseRequest) -> None:
+    if request.transport is not None:
+        request.transport.abort()
 
 
 def api_path(path: str) -> str:

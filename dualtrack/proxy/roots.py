@@ -6,14 +6,19 @@ first shown, and looked up by the entity's id where it was not. So nobody can ma
 credentials, for a place that no backend named.
 """
 
+import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeVar
 from urllib.parse import parse_qsl, urlencode
 
+import structlog
+
 from dualtrack.core.exchange import JSON, Document
-from dualtrack.core.ids import EntityKind, Ref, Twin
-from dualtrack.errors import RejectedError
+from dualtrack.core.ids import BackendId, ClientId, EntityKind, Ref, Twin
+from dualtrack.errors import JournalError, RejectedError
 from dualtrack.ports import Looker, RootMap
 from dualtrack.translate.document import MalformedError, field, parse, parse_inner, text, write
 from dualtrack.translate.roots import (
@@ -22,16 +27,23 @@ from dualtrack.translate.roots import (
     client_uri,
     filter_text,
     holds_foreign,
+    is_hostless,
     learned,
     locate,
     path_of,
     walk,
 )
 
+log = structlog.get_logger("dualtrack.proxy")
+T = TypeVar("T")
+
 _OWN = "mlflow-artifacts:/"
 _REMEMBERED = 50_000  # entities whose root was just written down; forgetting costs a repeated write
 _RUN_ID = re.compile(r"[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _MODEL_ID = re.compile(r"m-[0-9a-f]{32}")
+_LARGE = 256 * 1024  # bytes of JSON that are read, walked and written in some 10 ms
+_TRACE = re.compile(r"(traces/[^/]+/artifacts)(?:/(.*))?", re.DOTALL)  # facts section 7
+_FOUND = 1_000  # roots that are known without asking the journal
 _LOOKS = 4  # ids of one path that are asked for
 _FILTERS = ("filter", "filter_string")
 
@@ -50,34 +62,45 @@ class Place:
         return f"{self.root}/{self.path}" if self.path and not self.root.endswith("/") else self.root + self.path
 
 
+class Teaching(StrEnum):
+    """Which answers teach us roots."""
+
+    ALWAYS = "always"
+    IF_READ = "if read"
+    NEVER = "never"
+
+
 class Roots:
-    """`lookers` are the reads of each backend, by its name."""
+    """`lookers` are the reads of each backend whose files clients may read, by its name."""
 
     def __init__(self, known: RootMap, primary: str, lookers: Mapping[str, Looker]) -> None:
         self._known = known
         self._primary = primary
         self._lookers = lookers
         self._written: set[tuple[EntityKind, str]] = set()
+        self._found: dict[str, Twin] = {}  # of the primary, by their roots: a run's files come one after the other
 
     # --- outward ------------------------------------------------------------------------------------------------
 
-    async def outward(self, body: bytes, *, learns: bool = False, rewrites: bool = True) -> bytes:
-        """Make the primary's answer fit for clients. `learns` reads it even if there is nothing to rewrite."""
+    async def outward(self, body: bytes, *, teaching: Teaching = Teaching.IF_READ, rewrites: bool = True) -> bytes:
+        """Make the primary's answer fit for clients. What is large is read and written in a thread."""
         is_foreign = rewrites and holds_foreign(body)
-        if not (is_foreign or learns):
+        if not is_foreign and teaching is not Teaching.ALWAYS:
             return body
+        size = len(body)
         try:
-            document = parse_inner(body.decode())  # keys stay as they are spelled: GraphQL's, and those of users' maps
+            # keys stay as they are spelled: GraphQL's, and those of users' maps
+            document = await _aside(size, lambda: parse_inner(body.decode()))
         except (MalformedError, UnicodeDecodeError):
             return body
-        stated = {root for _, _, root in await self._learn(document)}
+        stated = set() if teaching is Teaching.NEVER else {root for _, _, root in await self._learn(document)}
         if not is_foreign:
             return body
-        shown = {uri: await self.shown(uri, self._primary, stated) for uri in _roots_in(document)}
+        roots = await _aside(size, lambda: _roots_in(document))
+        shown = {uri: await self.shown(uri, self._primary, stated) for uri in roots}
         if all(uri == there for uri, there in shown.items()):
             return body
-        renamed = walk(document, lambda uri: shown.get(uri, uri))
-        return write(renamed)
+        return await _aside(size, lambda: write(walk(document, lambda uri: shown.get(uri, uri))))
 
     async def shown(self, uri: str, backend: str, stated: frozenset[str] | set[str] = frozenset()) -> str:
         """What clients see of a URI of `backend`; one that lies below no known root is not ours to show."""
@@ -91,12 +114,21 @@ class Roots:
     async def _learn(self, document: JSON) -> list[tuple[EntityKind, str, str]]:
         stated = learned(document)
         new = [item for item in stated if item[:2] not in self._written and item[2]]
-        if new:
-            await self._known.learn_roots(self._primary, new)
+        if new and await self._remember(self._primary, new):
+            self._found.clear()  # a new root may lie below one that was found
             if len(self._written) > _REMEMBERED:
                 self._written.clear()
             self._written.update(item[:2] for item in new)
         return stated
+
+    async def _remember(self, backend: str, stated: list[tuple[EntityKind, str, str]]) -> bool:
+        """Write roots down, if there is room: the answer that stated them is a client's, whatever becomes of ours."""
+        try:
+            await self._known.learn_roots(backend, stated)
+        except JournalError as error:
+            log.warning("proxy.roots_not_learned", roots=len(stated), error=str(error))
+            return False
+        return True
 
     # --- inward -------------------------------------------------------------------------------------------------
 
@@ -156,25 +188,33 @@ class Roots:
         if not candidates:
             return None
         backend = candidates[0].backend
+        if backend not in self._lookers:
+            return None
         twin = await self._rooted(backend, candidates)
-        if twin is not None:
+        if twin is not None and (twin.ref.kind is not EntityKind.EXPERIMENT or is_hostless(twin.root)):
             below = next(item.path for item in candidates if item.uri == twin.root)
             owner = twin.ref if twin.ref.kind is not EntityKind.EXPERIMENT and backend == self._primary else None
             return Place(backend=backend, root=twin.root, path=below, owner=owner)
-        own = next((item for item in candidates if item.uri.startswith(_OWN)), None)
-        if own is None:
+        if twin is not None:
+            return _of_trace(twin, candidates)
+        if path.partition("/")[0] == PREFIX:
             return None
-        # the backend's own artifact routes decide about what lies there
-        below = f"{own.uri.removeprefix(_OWN)}/{own.path}".strip("/")
-        return Place(backend=backend, root=_OWN, path=below)
+        # the primary's own artifact routes decide about what lies there
+        return Place(backend=backend, root=_OWN, path=path)
 
     async def _rooted(self, backend: str, candidates: list[Candidate]) -> Twin | None:
         """The run or model below whose root it is, asked for if nobody has met it yet; else the experiment."""
         uris = [item.uri for item in candidates]
+        if backend == self._primary and (found := next(filter(None, map(self._found.get, uris)), None)) is not None:
+            return found
         twin = await self._known.rooted(backend, uris)
-        if twin is not None and twin.ref.kind is not EntityKind.EXPERIMENT:
-            return twin
-        return await self._look_up(backend, uris) or twin
+        if twin is None or twin.ref.kind is EntityKind.EXPERIMENT:
+            return await self._look_up(backend, uris) or twin
+        if backend == self._primary:
+            if len(self._found) >= _FOUND:
+                self._found.clear()
+            self._found[twin.root] = twin
+        return twin
 
     async def _look_up(self, backend: str, uris: list[str]) -> Twin | None:
         looker = self._lookers.get(backend)
@@ -192,9 +232,30 @@ class Roots:
             info = field(found, "run" if kind is EntityKind.RUN else "model", "info") if found is not None else None
             root = text(field(info, "artifact_uri")).rstrip("/")
             if root and root in uris:
-                await self._known.learn_roots(backend, [(kind, some_id, root)])
-                return await self._known.rooted(backend, [root])
+                await self._remember(backend, [(kind, some_id, root)])
+                if backend != self._primary:
+                    return await self._known.rooted(backend, [root])
+                ref = Ref(kind, ClientId(some_id))
+                return Twin(ref=ref, backend=backend, backend_id=BackendId(some_id), root=root)
         return None
+
+
+def _of_trace(experiment: Twin, candidates: list[Candidate]) -> Place | None:
+    """The files of a trace, which lie below its experiment's location by MLflow's own rule.
+
+    Nothing else there is anybody's: whoever creates an experiment says where its location is, and it may be `/home`.
+    """
+    below = next(item.path for item in candidates if item.uri == experiment.root)
+    match = _TRACE.fullmatch(below)
+    if match is None:
+        return None
+    root = f"{experiment.root.rstrip('/')}/{match[1]}"
+    return Place(backend=experiment.backend, root=root, path=match[2] or "")
+
+
+async def _aside(size: int, work: Callable[[], T]) -> T:
+    """Do pure work on a document of `size` bytes: in a thread if it would hold up other clients."""
+    return await asyncio.to_thread(work) if size > _LARGE else work()
 
 
 def _roots_in(document: JSON) -> list[str]:

@@ -172,7 +172,7 @@ class Proxy:
         if self._registry is None or mirrored is None:
             if mirrored is None or is_download:
                 return await self._primary.pass_on(request, target, "registry")
-            return await self._rooted(request, path, query, Reading.MANY, mirrored, "registry")
+            return await self._rooted(request, path, query, Reading.SHOWN, mirrored, "registry")
         if is_download:
             return await self._registry.download(request, target)
         body = await read_body(request, self._rules.max_body, self._rules.body_timeout)

@@ -44,6 +44,11 @@ class Upload:
         self.spooled: Spooled | None = None
 
     @property
+    def name(self) -> str:
+        """Of the copy in the spool, empty if there is none."""
+        return self._copy.name if self._copy is not None else ""
+
+    @property
     def is_small(self) -> bool:
         """Say whether it may be held in memory whole."""
         return self._expected is not None and self._expected <= _SMALL
@@ -88,6 +93,14 @@ class Upload:
             except SpoolError as error:
                 await self._go_without(error)
 
+    async def kept(self) -> Spooled:
+        """Read all of it into the spool alone, for who needs it as a file. Raises `Refusal` for a full spool."""
+        async for _ in self.chunks():
+            pass
+        await self.complete()
+        assert self.spooled is not None, "needs_copy was said"
+        return self.spooled
+
     async def _go_without(self, error: SpoolError) -> None:
         assert self._copy is not None
         await self._copy.abandon()
@@ -102,9 +115,15 @@ class Upload:
             self._finishing.cancel()
             (ended,) = await asyncio.gather(self._finishing, return_exceptions=True)
             if isinstance(ended, Spooled):
-                await spool.remove(ended.name)
+                await self._remove(spool, ended.name)
         if self._copy is not None:
             await self._copy.abandon()
+
+    async def _remove(self, spool: Spool, name: str) -> None:
+        try:
+            await spool.remove(name)
+        except SpoolError as error:
+            log.warning("proxy.spool_not_cleared", error=str(error))  # the next sweep tries again
 
 
 def spool_refused(error: SpoolError) -> Exception:

@@ -1,1 +1,1 @@
-"""Durable adapters: the journal's database, and later the artifact spool."""
+"""Durable adapters: the journal's database, and the spool of uploaded files."""

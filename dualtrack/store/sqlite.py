@@ -106,10 +106,7 @@ class SqliteJournal:
             raise RegistryEntryError(f"{exchange.operation} is a registry call; the journal holds none (P6)")
         self._recover_room()
         if self.is_full:
-            raise JournalFullError(
-                f"the journal holds {self._used_bytes} bytes of its {self._max_bytes}"
-                + (", and its disk is full" if self._disk_full_until else "")
-            )
+            raise self._full()
         entry_id = self._number()
         record = seal(exchange)
         self._used_bytes += len(record)  # until it is measured: a burst between two measurements keeps to the bound
@@ -157,6 +154,10 @@ class SqliteJournal:
             places.discard(seq)
             if not places:
                 del self._places[key]
+
+    def _full(self) -> JournalFullError:
+        disk = ", and its disk is full" if self._disk_full_until else ""
+        return JournalFullError(f"the journal holds {self._used_bytes} bytes of its {self._max_bytes}{disk}")
 
     @property
     def is_full(self) -> bool:
@@ -406,6 +407,8 @@ class SqliteJournal:
 
     async def learn_roots(self, backend: str, stated: Iterable[tuple[EntityKind, str, str]]) -> None:
         rows = tuple(stated)
+        if self.is_full:
+            raise self._full()
         await self._guard(self._writer.run(lambda connection: save_roots(connection, backend, rows), synced=False))
 
     async def named(self, kind: EntityKind, backend: str, name: str) -> Twin | None:

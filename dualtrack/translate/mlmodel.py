@@ -19,7 +19,8 @@ from dualtrack.core.exchange import JSON, Document
 from dualtrack.core.ids import ClientId, EntityKind, Ref
 
 FILE_NAME: Final = "MLmodel"
-_BYTES = 16 * 1024 * 1024  # a larger file is no MLmodel
+MAX_BYTES: Final = 1024 * 1024  # a larger file is no MLmodel; those with long signatures have some 100 KiB
+_NAMED = 20  # entries that name something: MLflow writes four, and each is parsed
 _PARSED = 1024 * 1024  # of YAML, which is read at some 200 KiB/s; flavors have a few KiB
 _VALUE = 16 * 1024  # of one entry that is read: an id or a URI
 _NODES, _DEPTH = 100_000, 50  # what aliases may unfold to
@@ -92,12 +93,15 @@ def renamed(
 
 
 def _text(content: bytes) -> str:
-    if len(content) > _BYTES:
+    """The file as text; empty if it is not what MLflow writes, and then nothing in it is touched."""
+    if len(content) > MAX_BYTES:
         return ""
     try:
-        return content.decode()
+        written = content.decode()
     except UnicodeDecodeError:
         return ""
+    naming = (entry for entry in _entries(written) if entry[1] in _NAMING)
+    return "" if next(islice(naming, _NAMED, None), None) is not None else written
 
 
 def _entries(content: str) -> Iterator[re.Match[str]]:

@@ -57,6 +57,11 @@ def client_uri(uri: str, backend: str, primary: str) -> str:
     return f"{_OWN}{PREFIX}/{_quoted(backend)}/{scheme}/{tail}"
 
 
+def is_hostless(uri: str) -> bool:
+    """Say whether it is `mlflow-artifacts:/…`, which the routes of whoever stated it serve, whatever host that is."""
+    return _HOSTLESS.fullmatch(uri) is not None
+
+
 def _parted(uri: str) -> tuple[str, str]:
     match = _SCHEME.match(uri)
     scheme = match[1] if match else ""
@@ -220,40 +225,41 @@ def _renamed(value: JSON, rename: Rename) -> JSON:
     return rename(value) if isinstance(value, str) and value else value
 
 
-_URI, _LOCATION = ("artifact_uri", "artifactUri"), ("artifact_location", "artifactLocation")
+# where an answer of MLflow's own routes says which root an entity has; nothing elsewhere in it states one, as a user
+# may have written it: a run's name, a trace, an alias of GraphQL
 _STATED = (
-    (EntityKind.MODEL, ("model_id", "modelId"), _URI),
-    (EntityKind.RUN, ("run_id", "runId", "run_uuid", "runUuid"), _URI),
-    (EntityKind.EXPERIMENT, ("experiment_id", "experimentId"), _LOCATION),
+    (EntityKind.RUN, ("run", "info"), ("run_id", "run_uuid"), "artifact_uri"),
+    (EntityKind.RUN, ("runs", "info"), ("run_id", "run_uuid"), "artifact_uri"),
+    (EntityKind.RUN, ("run_info",), ("run_id", "run_uuid"), "artifact_uri"),
+    (EntityKind.MODEL, ("model", "info"), ("model_id",), "artifact_uri"),
+    (EntityKind.MODEL, ("models", "info"), ("model_id",), "artifact_uri"),
+    (EntityKind.EXPERIMENT, ("experiment",), ("experiment_id",), "artifact_location"),
+    (EntityKind.EXPERIMENT, ("experiments",), ("experiment_id",), "artifact_location"),
 )
-_VERSION = frozenset({"version", _SOURCE})  # a model version names a run and a model, and has the root of neither
 
 
-def learned(node: JSON) -> list[tuple[EntityKind, str, str]]:
+def learned(document: JSON) -> list[tuple[EntityKind, str, str]]:
     """List every entity whose root an answer states, as kind, id and root."""
-    return list(_learned(node))
+    found = []
+    for kind, place, ids, name in _STATED:
+        for info in _at(document, place):
+            some_id = next(filter(None, (text(info.get(each)) for each in ids)), "")
+            root = info.get(name)
+            if some_id and isinstance(root, str) and root and not _NEVER.match(root):
+                found.append((kind, some_id, root))
+    return found
 
 
-def _learned(node: JSON) -> Iterator[tuple[EntityKind, str, str]]:
+def _at(node: JSON, place: tuple[str, ...]) -> Iterator[Document]:
+    """Yield the objects at a place; a list stands for each of its items."""
     if isinstance(node, list):
         for item in node:
-            yield from _learned(item)
-    if not isinstance(node, dict) or _is_pair(node):
-        return
-    if not _VERSION & node.keys():
-        yield from _stated(node)
-    for name, value in node.items():
-        if name not in _USERS and not (name in _MAPS and isinstance(value, dict)):
-            yield from _learned(value)
-
-
-def _stated(node: Document) -> Iterator[tuple[EntityKind, str, str]]:
-    for kind, ids, roots in _STATED:
-        some_id = next(filter(None, (text(node.get(name)) for name in ids)), "")
-        root = next((value for name in roots if isinstance(value := node.get(name), str) and value), "")
-        if some_id and root and not _NEVER.match(root):
-            yield kind, some_id, root
-            return
+            yield from _at(item, place)
+    elif isinstance(node, dict):
+        if place:
+            yield from _at(node.get(place[0]), place[1:])
+        else:
+            yield node
 
 
 # --- in filters -------------------------------------------------------------------------------------------------

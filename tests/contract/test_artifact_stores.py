@@ -49,7 +49,7 @@ async def files_at(
         tls=True,
         user_agent="dualtrack/test",
     )
-    files = Artifacts(backend, local=local, hosts=("localhost",))
+    files = Artifacts(backend, local=local, hosts=("localhost", "127.0.0.1"))
     try:
         yield files
     finally:
@@ -438,6 +438,18 @@ async def test_an_upload_looks_like_the_clients(tmp_path: Path) -> None:
     assert heard.headers["authorization"] == "Bearer a-token"
 
 
+_PAGE = b"<html><h1>404 Not Found</h1><hr>nginx</html>"
+
+
+@pytest.mark.parametrize("way", [by_fetch, by_list, by_delete])
+async def test_a_gateway_that_knows_no_such_page_does_not_say_that_a_file_is_gone(way: Way, tmp_path: Path) -> None:
+    """MLflow's 404 names its error; that of a gateway before it passes with the gateway's trouble."""
+    answer = b"HTTP/1.1 404 Not Found\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n" % len(_PAGE)
+    async with told(answer + _PAGE) as (files, _):
+        with pytest.raises(UnreachableError, match="gateway"):
+            await way(files, "mlflow-artifacts:/1", tmp_path)
+
+
 async def test_the_whole_store_is_not_deleted() -> None:
     async with told() as (files, server):
         with pytest.raises(RejectedError, match="whole"):
@@ -713,6 +725,51 @@ async def test_a_cancelled_fetch_leaves_no_file(tmp_path: Path, monkeypatch: pyt
 
 async def _fetched(files: ArtifactStore, tmp_path: Path) -> None:
     await by_fetch(files, "s3://bucket/x", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "root",
+    [
+        "abfss://files@account.evil.example/x",
+        "abfss://files@account.dfs.core.windows.net.evil.example/x",
+        "abfss://files@account.dfs.core.windows.net:8443/x",
+        "r2://bucket@evil.example/x",
+        "b2://bucket@s3.x.backblazeb2.com.evil.example/x",
+        "http://evil.example\\@127.0.0.1/x",
+        "http://127.0.0.1\\@evil.example/x",
+        "http://evil.example /x",
+        "sftp://evil.example/x",
+        "ftp:///x",
+        "http://10.0.0.1:99999/x",
+        "mlflow-artifacts://evil.example/x",
+    ],
+)
+async def test_nobody_is_led_to_another_host_with_our_credentials(root: str) -> None:
+    """These repositories connect to where the root says, signed in as this machine is."""
+    async with told() as (files, server):
+        with pytest.raises(RejectedError):
+            await files.list(root, "")
+
+    assert server.heard == []
+
+
+@pytest.mark.parametrize(
+    "root",
+    [
+        "abfss://files@account.dfs.core.windows.net/x",
+        "abfss://files@account.dfs.core.usgovcloudapi.net/x",
+        "r2://bucket@account.r2.cloudflarestorage.com/x",
+        "b2://bucket@s3.us-west-004.backblazeb2.com/x",
+    ],
+)
+async def test_a_cloud_s_own_domain_needs_no_permission(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Empty:
+        def list_artifacts(self, _: object) -> list[object]:
+            return []
+
+    monkeypatch.setattr(repositories.Repositories, "_make", lambda *_: Empty())
+    async with files_at("http://127.0.0.1:1") as files:
+        assert await files.list(root, "") == []
 
 
 async def test_a_root_on_a_host_that_nobody_named_is_left_alone() -> None:

@@ -1,13 +1,19 @@
 """Artifact roots that only the primary can reach become the proxy's own in every answer, and back in every request."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
-from tests.support.files import behind, get, listing, mirrored, put, run_root, target, tree
-from tests.support.flow import Json, Launcher, Running, Workspace, unique
+from dualtrack.emulators.faults import BlackHole, Rule
+from dualtrack.errors import UnreachableError
+from dualtrack.ports import Fetched
+from dualtrack.translate.roots import client_uri
+from tests.support.files import behind, get, listing, mirror_of, mirrored, put, run_root, target, tree
+from tests.support.flow import Json, Launcher, Running, Workspace, connected, request, unique
 
 
 @pytest.fixture
@@ -151,13 +157,145 @@ async def test_files_of_nobody_go_to_the_primary_alone(proxy: Running) -> None:
     assert await proxy.metric("lossy_total", backend="b", kind="unowned_file") == 1
 
 
-async def test_nobody_writes_to_a_secondary(proxy: Running, b: Workspace) -> None:
-    path = "/api/2.0/mlflow-artifacts/artifacts/_dualtrack/b/mlflow-artifacts/-/1/x.txt"
-    before = len(await b.control.log())
-    reply = await proxy.call("PUT", path, b"x")
+async def test_nobody_writes_to_a_secondary(launch: Launcher, a: Workspace, b: Workspace) -> None:
+    """Its files may be read where versions are registered there, by the roots that it stated; never written."""
+    proxy = await launch(a, b, registry="b")
+    run_id = await proxy.create_run(await proxy.create_experiment())
+    await put(proxy, await run_root(proxy, run_id), "x.txt", b"x")
+    await proxy.drained()
+    root = (await mirror_of(b, proxy, run_id))["info"]["artifact_uri"].removeprefix("mlflow-artifacts:/")
+    path = f"/api/2.0/mlflow-artifacts/artifacts/_dualtrack/b/mlflow-artifacts/-/{root}/x.txt"
+    read = await proxy.call("GET", path)
+    written, deleted = await proxy.call("PUT", path, b"y"), await proxy.call("DELETE", path)
 
-    assert (reply.status, reply.code) == (403, "PERMISSION_DENIED")
-    assert len(await b.control.log()) == before
+    assert (read.status, read.body, read.headers["X-Dualtrack"]) == (200, b"x", "registry")
+    assert (written.status, written.code) == (403, "PERMISSION_DENIED")
+    assert deleted.status == 403
+    assert await mirrored(b, proxy, run_id) == {"x.txt": b"x"}
+
+
+@pytest.mark.parametrize("backend", ["b", "nobody"])
+async def test_the_store_of_another_backend_is_not_read(proxy: Running, b: Workspace, backend: str) -> None:
+    """Neither by a run that is there nor by anything else: the registry is not there."""
+    run_id = await proxy.create_run(await proxy.create_experiment())
+    await put(proxy, await run_root(proxy, run_id), "x.txt", b"x")
+    await proxy.drained()
+    root = (await mirror_of(b, proxy, run_id))["info"]["artifact_uri"].removeprefix("mlflow-artifacts:/")
+    route = "/api/2.0/mlflow-artifacts/artifacts"
+    below = f"_dualtrack/{backend}/mlflow-artifacts/-/{root}"
+    replies = [await proxy.call("GET", f"{route}/{below}/x.txt"), await proxy.call("GET", f"{route}?path={below}")]
+    replies += [await proxy.call(method, f"{route}/{below}/x.txt") for method in ("PUT", "DELETE")]
+
+    assert {(reply.status, reply.code) for reply in replies} == {(404, "RESOURCE_DOES_NOT_EXIST")}
+
+
+# --- who states a root ------------------------------------------------------------------------------------------------
+
+
+async def test_a_client_cannot_state_a_root_by_an_alias(proxy: Running, tmp_path: Path) -> None:
+    """GraphQL lets whoever asks name the fields of the answer: a run's name could be read as a root."""
+    secret = tmp_path / "secret.txt"
+    await asyncio.to_thread(secret.write_text, "secret")
+    run_id = await proxy.create_run(await proxy.create_experiment(), run_name=str(tmp_path))
+    fields = "run { info { runId: status artifactUri: runName run_id: runUuid artifact_uri: runName } }"
+    query = "query($data: MlflowGetRunInput!) { mlflowGetRun(input: $data) { %s } }" % fields  # noqa: UP031
+    body = {"query": query, "variables": {"data": {"runId": run_id}}}
+    answer = await proxy.call("POST", "/graphql", body)
+    read = await proxy.call("GET", target(client_uri(str(tmp_path), "a", "a"), "secret.txt"))
+
+    assert answer.json["data"]["mlflowGetRun"]["run"]["info"]["artifactUri"] == str(tmp_path)
+    assert (read.status, read.code) == (404, "RESOURCE_DOES_NOT_EXIST")
+
+
+async def test_a_location_of_an_experiment_is_not_read(proxy: Running, location: Path) -> None:
+    """Whoever creates an experiment says where it is; below it only runs, models and traces have files."""
+    secret = location / "secret.txt"
+    await asyncio.to_thread(secret.write_text, "secret")
+    experiment_id, _, root = await began(proxy, location)
+    at = (await proxy.call("GET", f"experiments/get?experiment_id={experiment_id}")).json["experiment"]
+    place = at["artifact_location"]
+    trace = f"{place}/traces/tr-1/artifacts"
+    refused = [await get(proxy, place, "secret.txt"), await put(proxy, place, "secret.txt", b"x")]
+    refused += [await proxy.call("DELETE", target(place, "secret.txt"))]
+    refused += [
+        await proxy.call("GET", f"/api/2.0/mlflow-artifacts/artifacts?path={target(place, '').split('/', 5)[5]}")
+    ]
+    written = await put(proxy, trace, "traces.json", b"{}")
+
+    assert root.startswith(place)
+    assert {(reply.status, reply.code) for reply in refused} == {(404, "RESOURCE_DOES_NOT_EXIST")}
+    assert secret.read_text() == "secret"
+    assert (written.status, written.headers["X-Dualtrack"]) == (200, "primary-only")
+    assert (location / "traces/tr-1/artifacts/traces.json").read_bytes() == b"{}"
+    assert (await get(proxy, trace, "traces.json")).body == b"{}"
+    assert await tree(proxy, trace) == {"traces.json": b"{}"}
+    assert proxy.app.spool.used_bytes == 0
+
+
+# --- when there is no room --------------------------------------------------------------------------------------------
+
+
+async def test_with_a_full_journal_files_and_roots_pass_to_the_primary_alone(
+    launch: Launcher, a: Workspace, b: Workspace, location: Path
+) -> None:
+    """What took effect is answered, whether its root can be written down or not; files lie where they belong."""
+    proxy = await launch(a, b, store={"max_size": "1MiB", "on_full": "primary-only"})
+    experiment_id, run_id, root = await began(proxy, location)
+    await proxy.drained()
+    await b.control.set_faults(Rule(action=BlackHole()))
+    tags = [{"key": f"k{number}", "value": "x" * 5000} for number in range(10)]
+    while (await proxy.call("POST", "runs/log-batch", {"run_id": run_id, "tags": tags})).headers[
+        "X-Dualtrack"
+    ] == "mirrored":
+        pass
+    stored = await put(proxy, root, "kept.txt", b"kept")
+    await put(proxy, root, "gone.txt", b"gone")
+    gone = await proxy.call("DELETE", target(root, "gone.txt"))
+    made = await proxy.call("POST", "runs/create", {"experiment_id": experiment_id, "start_time": 1})
+    other = made.json["run"]["info"]
+    other_stored = await put(proxy, other["artifact_uri"], "other.txt", b"other")
+
+    assert [(reply.status, reply.headers["X-Dualtrack"]) for reply in (stored, gone, made, other_stored)] == [
+        (200, "primary-only")
+    ] * 4
+    assert other["artifact_uri"] == root.replace(run_id, other["run_id"])
+    assert await tree(proxy, root) == {"kept.txt": b"kept"}
+    assert (location / run_id / "artifacts" / "kept.txt").read_bytes() == b"kept"
+    assert (location / other["run_id"] / "artifacts" / "other.txt").read_bytes() == b"other"
+    assert len((await proxy.post("runs/search", experiment_ids=[experiment_id]))["runs"]) == 2
+    assert proxy.app.spool.used_bytes == 0
+
+
+# --- downloads that break ---------------------------------------------------------------------------------------------
+
+
+async def test_a_download_that_breaks_is_cut_and_nothing_follows(
+    proxy: Running, location: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a head is out no second answer is written: its bytes would be the file's, or the next request's."""
+    _, _, root = await began(proxy, location)
+    await put(proxy, root, "a.txt", b"0123456789")
+
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"01234"
+        raise UnreachableError("a", "fetch a.txt", "the file changed while it was read")
+
+    @asynccontextmanager
+    async def fetch(*_: object) -> AsyncIterator[Fetched]:
+        yield Fetched(size=10, chunks=broken())
+
+    monkeypatch.setattr(proxy.app._client_stores["a"], "fetch", fetch)
+    async with connected(proxy.url) as (reader, writer):
+        asked = request("GET", target(root, "a.txt"))
+        writer.write(asked + asked)
+        try:
+            said = await reader.read()
+        except ConnectionResetError:
+            said = b""
+
+    assert said.count(b"HTTP/1.1") <= 1
+    assert b"503" not in said
+    assert (await proxy.call("GET", "experiments/get?experiment_id=0")).status == 200
 
 
 # --- artifacts: direct ------------------------------------------------------------------------------------------------
@@ -174,6 +312,20 @@ async def test_direct_leaves_roots_alone_and_copies_when_a_run_ends(
 
     assert root == f"{location}/{run_id}/artifacts"
     assert await mirrored(b, proxy, run_id) == {"deep/a.txt": b"written past the proxy"}
+
+
+async def test_direct_ends_a_run_whose_files_cannot_be_copied(
+    launch: Launcher, a: Workspace, b: Workspace, location: Path
+) -> None:
+    """The status is not held back by a store that cannot be read; what is missing is recorded (P7)."""
+    proxy = await launch(a, b, artifacts="direct", backends={"a": {"local_artifacts": False}})
+    _, run_id, _ = await began(proxy, location)
+    await proxy.finish(run_id)
+    await proxy.drained()
+
+    assert (await mirror_of(b, proxy, run_id))["info"]["status"] == "FINISHED"
+    assert await proxy.metric("lossy_total", backend="b", kind="not_copied") == 1
+    assert (await proxy.backend())["parked"] == 0
 
 
 def _write(path: Path, content: bytes) -> None:

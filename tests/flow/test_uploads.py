@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from dualtrack.emulators.faults import BlackHole, DropAfter, DropBefore, Refuse, Rule
+from dualtrack.errors import SpoolError
 from tests.support.files import behind, mirrored, put, run_root, target, tree
 from tests.support.flow import Launcher, Running, Workspace, connected, quiet_port, read_reply
 
@@ -226,6 +228,37 @@ async def test_a_full_spool_goes_without_a_copy_by_default(launch: Launcher, a: 
     await proxy.drained()
 
     assert await mirrored(b, proxy, run_id) == contents
+
+
+async def test_a_file_that_is_nowhere_any_more_is_recorded(launch: Launcher, a: Workspace, b: Workspace) -> None:
+    """P7: it was acknowledged, the spool had no room for a copy, and the primary lost it before it was fetched."""
+    proxy = await launch(a, b, spool={"max_size": "1MiB"})
+    run_id, root = await began(proxy)
+    await b.control.set_faults(Rule(action=Refuse(status=503)))
+    for name in ("kept.bin", "lost.bin", "deleted.bin"):
+        assert (await put(proxy, root, name, b"x" * 700_000)).status == 200
+    await proxy.call("DELETE", target(root, "deleted.bin"))
+    await behind(a, proxy).call("DELETE", target(root, "lost.bin"))
+    await b.control.clear_faults()
+    await proxy.drained()
+
+    assert list(await mirrored(b, proxy, run_id)) == ["kept.bin"]
+    assert await proxy.metric("uploads_without_copy_total") == 2
+    assert await proxy.metric("lossy_total", backend="b", kind="file_gone") == 1
+
+
+async def test_a_sweep_that_fails_ends_nothing(proxy: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is only a clean-up: a spool that cannot be cleared is said in the log."""
+
+    async def sweep(_: object) -> int:
+        raise SpoolError("a file of the spool cannot be removed: read-only file system")
+
+    assert proxy.app.journal is not None
+    with structlog.testing.capture_logs() as logged:
+        monkeypatch.setattr(proxy.app.spool, "sweep", sweep)
+        await proxy.app._sweep_once(proxy.app.journal)
+
+    assert [entry["event"] for entry in logged] == ["app.sweep"]
 
 
 async def test_a_file_larger_than_the_spool_is_mirrored(launch: Launcher, a: Workspace, b: Workspace) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mlflow.models import Model, infer_signature
 
 from dualtrack.core.ids import ClientId, EntityKind, Ref
-from dualtrack.translate.mlmodel import history_entry, is_mlmodel, references, renamed
+from dualtrack.translate.mlmodel import MAX_BYTES, history_entry, is_mlmodel, references, renamed
 
 RUN_ID, MODEL_ID = "a" * 32, "m-0123456789abcdef0123456789abcdef"
 ROOT, ROOT_THERE = f"mlflow-artifacts:/1/models/{MODEL_ID}/artifacts", "dbfs:/databricks/mlflow/9/m-there"
@@ -278,3 +278,20 @@ def test_the_uuid_of_mlflow_3_is_the_model() -> None:
 
     assert renamed(before, IDS, kept) == b"model_id: m-there\nmodel_uuid: m-there\n"
     assert renamed(b"model_uuid: 0123\n", IDS, kept) == b"model_uuid: 0123\n"
+
+
+@pytest.mark.parametrize("entry", [b"run_id: a\n", b"model_id: m-%d\n", b"artifact_path: mlflow-artifacts:/%d\n"])
+def test_a_file_with_more_names_than_a_model_has_is_left_as_it_is(entry: bytes) -> None:
+    """Reading each of a million would stop everything else; no MLflow writes two."""
+    content = b"".join(entry % number if b"%" in entry else entry for number in range(30))
+
+    assert references(content) == []
+    assert renamed(content, IDS, lambda _: ROOT_THERE) == content
+    assert references(content * 2_000) == []
+
+
+def test_a_file_that_is_too_large_for_one_is_left_as_it_is() -> None:
+    content = saved(THREE) + b"#" * MAX_BYTES
+
+    assert references(content) == []
+    assert renamed(content, IDS, lambda _: ROOT_THERE) == content

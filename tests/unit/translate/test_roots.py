@@ -17,6 +17,7 @@ from dualtrack.translate.roots import (
     client_uri,
     filter_text,
     holds_foreign,
+    is_hostless,
     learned,
     locate,
     path_of,
@@ -333,7 +334,7 @@ ANSWERS: dict[str, tuple[Callable[[str], Document], Stated]] = {
     "artifacts/list": (lambda root: {"root_uri": root, "files": [{"path": "source", "is_dir": False}]}, []),
     "traces V2": (lambda root: {"traces": [trace_v2(root)]}, []),
     "traces V3": (lambda root: {"trace": {"trace_info": trace_v3(root)}}, []),
-    "graphql": (graphql, [RUN_STATED, EXPERIMENT_STATED]),
+    "graphql": (graphql, []),
 }
 FINE = "mlflow-artifacts:/7/r/artifacts"
 
@@ -384,13 +385,14 @@ def test_an_answer_states_the_roots_of_its_entities(name: str) -> None:
 @pytest.mark.parametrize(
     "node",
     [
-        {"run_id": "r", "artifact_uri": "models:/m-1"},
-        {"run_id": None, "artifact_uri": ROOT},
-        {"run_id": "r", "artifact_uri": 5},
-        {"key": "k", "value": "v", "run_id": "r", "artifact_uri": ROOT},
-        {"tags": {"run_id": "r", "artifact_uri": ROOT, "x": {"run_id": "r", "artifact_uri": ROOT}}},
-        {"value": {"run_id": "r", "artifact_uri": ROOT}},
-        {"name": "n", "version": "1", "run_id": "r", "artifact_uri": ROOT},
+        {"run_id": "r", "artifact_uri": ROOT},
+        {"model": {"info": {"model_id": "m", "artifact_uri": "models:/m-1"}}},
+        {"run": {"info": {"run_id": None, "artifact_uri": ROOT}}},
+        {"run": {"info": {"run_id": "r", "artifact_uri": 5}}},
+        {"run": {"info": "x", "data": {"info": {"run_id": "r", "artifact_uri": ROOT}}}},
+        {"data": {"mlflowGetRun": {"run": {"info": {"run_id": "r", "artifact_uri": ROOT}}}}},
+        {"trace": {"run": {"info": {"run_id": "r", "artifact_uri": ROOT}}}},
+        {"model_version": {"name": "n", "version": "1", "run_id": "r", "artifact_uri": ROOT}},
         "run_id",
         None,
     ],
@@ -401,8 +403,26 @@ def test_what_a_user_wrote_states_nothing(node: JSON) -> None:
 
 def test_an_entity_states_one_root() -> None:
     """A model knows the run that made it."""
-    assert learned({"run_id": "r", "model_id": "m", "artifact_uri": ROOT}) == [(MODEL, "m", ROOT)]
-    assert learned({"experiment_id": 7, "artifact_location": ROOT}) == [(EXPERIMENT, "7", ROOT)]
+    info: Document = {"source_run_id": "r", "model_id": "m", "artifact_uri": ROOT}
+    assert learned({"model": {"info": info}}) == [(MODEL, "m", ROOT)]
+    assert learned({"experiment": {"experiment_id": 7, "artifact_location": ROOT}}) == [(EXPERIMENT, "7", ROOT)]
+    assert learned({"run_info": {"run_uuid": "r", "artifact_uri": ROOT}}) == [(RUN, "r", ROOT)]
+
+
+@pytest.mark.parametrize(
+    ("uri", "answer"),
+    [
+        ("mlflow-artifacts:/1/a", True),
+        ("mlflow-artifacts:///1/a", True),
+        ("mlflow-artifacts:/", True),
+        ("mlflow-artifacts://host:5500/1/a", False),
+        ("mlflow-artifacts://host", False),
+        ("s3://bucket/mlflow-artifacts:/1", False),
+        ("/mlruns/1", False),
+    ],
+)
+def test_only_a_root_without_a_host_is_served_by_who_stated_it(uri: str, answer: bool) -> None:
+    assert is_hostless(uri) is answer
 
 
 @pytest.mark.parametrize(
