@@ -39,7 +39,7 @@ from dualtrack.config_model import (
 )
 from dualtrack.core import breaker as breakers
 from dualtrack.core.exchange import Call
-from dualtrack.core.limits import BATCH_LIMITS
+from dualtrack.core.limits import BATCH_LIMITS, RATES
 from dualtrack.core.routes import ROUTES, Goes
 from dualtrack.core.verdict import RetryPolicy
 from dualtrack.delivery.dispatcher import Dispatcher
@@ -125,6 +125,7 @@ def make_backend(name: str, config: Config, metrics: Metrics) -> HttpBackend:
         connections=config.limits.max_connections,
         tls=tls,
         user_agent=f"dualtrack/{__version__}",
+        rates=RATES[backend.kind],
     )
 
 

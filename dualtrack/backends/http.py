@@ -9,7 +9,7 @@ serves MLflow, closes its side after 5 s, and a request that meets a closing con
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -23,8 +23,10 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait
 from yarl import URL
 
 from dualtrack.backends.auth import SignIn
+from dualtrack.backends.pace import Pace
 from dualtrack.backends.wire import SilenceError, WireError, WirePool
 from dualtrack.core.exchange import Answer, Call, Document
+from dualtrack.core.limits import Rate
 from dualtrack.errors import UnreachableError
 from dualtrack.metrics import Metrics
 from dualtrack.ports import Reply, Whole
@@ -34,9 +36,12 @@ _MAX_ANSWER = 256 * 1024 * 1024  # a page of 50,000 runs is some 100 MB
 
 
 class HttpBackend:
-    """A backend behind `base_url`. Times are seconds; `read_timeout` bounds each silence, not a whole transfer."""
+    """A backend behind `base_url`. Times are seconds; `read_timeout` bounds each silence, not a whole transfer.
 
-    def __init__(
+    `rates` are kept by our own calls, those of `send`.
+    """
+
+    def __init__(  # noqa: PLR0913 - each is a setting of its own
         self,
         name: str,
         base_url: str,
@@ -49,11 +54,13 @@ class HttpBackend:
         connections: int,
         tls: ssl.SSLContext | bool,
         user_agent: str,
+        rates: Sequence[Rate] = (),
     ) -> None:
         self.name = name
         self.base_url = base_url
         self._sign_in = sign_in
         self._metrics = metrics
+        self._pace = Pace(rates)
         self._call_timeout = call_timeout
         self._read_timeout = read_timeout
         self._user_agent = user_agent
@@ -205,6 +212,7 @@ class HttpBackend:
         return Whole(status=answer.status, reason=answer.reason, headers=answer.headers, body=answer.body)
 
     async def _ask(self, call: Call, headers: Mapping[str, str]) -> Answer:
+        await self._pace.turn(call.target)
         try:
             async with asyncio.timeout(self._call_timeout):
                 reply = await self.exchange(call.method, call.target, headers, call.body)

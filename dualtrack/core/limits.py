@@ -27,3 +27,25 @@ DATABRICKS = BatchLimits()
 AZUREML = BatchLimits(metrics=200, total=200, rows_per_metric=200)
 
 BATCH_LIMITS: dict[str, BatchLimits] = {"mlflow": MLFLOW, "databricks": DATABRICKS, "azureml": AZUREML}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """Calls a second that a service takes of one class of endpoints: those whose path `pattern` is found in."""
+
+    pattern: str
+    per_second: float
+
+
+# Databricks, per workspace (facts B7: an older page of its REST reference, and a digest of 2026 with 120 and 7); the
+# first row that fits counts. Azure ML publishes no rates, and an MLflow server has none.
+RATES: dict[str, tuple[Rate, ...]] = {
+    "mlflow": (),
+    "databricks": (
+        Rate(pattern=r"/mlflow/experiments/(list|search|update|delete|restore)$", per_second=7),
+        Rate(pattern=r"/mlflow/runs/search$", per_second=7),
+        Rate(pattern=r"/mlflow/runs/log-batch$", per_second=47),
+        Rate(pattern=r"/mlflow/", per_second=120),
+    ),
+    "azureml": (),
+}
