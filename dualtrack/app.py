@@ -126,6 +126,7 @@ def make_backend(name: str, config: Config, metrics: Metrics) -> HttpBackend:
         tls=tls,
         user_agent=f"dualtrack/{__version__}",
         rates=RATES[backend.kind],
+        rewords=backend.kind is not Kind.MLFLOW,
     )
 
 
