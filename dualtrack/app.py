@@ -310,6 +310,7 @@ class App:
             body_timeout=config.limits.body_timeout.total_seconds(),
             forwards_credentials=isinstance(config.primary_backend.auth, ForwardAuth),
             passes_when_full=config.store.on_full == "primary-only",
+            history_page=_HISTORY_PAGE[config.primary_backend.kind],
         )
         primary = Primary(self.primary, rules, self._clock)
         mirrored = None
