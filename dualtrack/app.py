@@ -35,11 +35,12 @@ from dualtrack.config_model import (
     ForwardAuth,
     Kind,
     NoAuth,
+    OnLimit,
     TokenAuth,
 )
 from dualtrack.core import breaker as breakers
 from dualtrack.core.exchange import Call
-from dualtrack.core.limits import BATCH_LIMITS, RATES
+from dualtrack.core.limits import BATCH_LIMITS, LENGTHS, RATES
 from dualtrack.core.routes import ROUTES, Goes
 from dualtrack.core.verdict import RetryPolicy
 from dualtrack.delivery.dispatcher import Dispatcher
@@ -65,6 +66,7 @@ from dualtrack.reconcile.settler import Settler
 from dualtrack.store.spool import DiskSpool
 from dualtrack.store.sqlite import SqliteJournal, open_journal
 from dualtrack.translate.document import parse
+from dualtrack.translate.fitting import Fitter
 from dualtrack.translate.names import NameRule
 
 log = structlog.get_logger("dualtrack.app")
@@ -273,6 +275,7 @@ class App:
             workers=delivery.workers,
         )
         journal.on_due(dispatcher.wake)
+        fitter = Fitter(LENGTHS[backend.kind], skips=backend.on_limit is OnLimit.SKIP)
         policy = Policy(
             source=config.primary,
             limits=BATCH_LIMITS[backend.kind],
@@ -283,6 +286,8 @@ class App:
             ),
             read_ahead_bytes=delivery.read_ahead,
             linger=delivery.linger.total_seconds(),
+            fitter=fitter,
+            keeps_overflow=backend.on_limit is OnLimit.OVERFLOW,
             copies_at_end=config.artifacts == "direct",
         )
         files = Files(self._side(config.primary), self._side(name), self.spool, journal, self.metrics)
@@ -292,7 +297,7 @@ class App:
             journal,
             reader,
             Resolver(name, journal, adopter),
-            Experiments(self.backends[name], journal, config.primary, name_rule(backend)),
+            Experiments(self.backends[name], journal, config.primary, name_rule(backend), fitter),
             files,
             self._clock,
             self.metrics,
