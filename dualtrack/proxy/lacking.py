@@ -1,17 +1,32 @@
 """What a primary lacks that MLflow's clients take for granted, and what they get in its place.
 
 MLflow 3's client asks for logged models with each listing of artifacts, and gives up when there is no such endpoint
-(facts A8, F); a history it asks for in pages of 25,000, which Azure ML refuses (facts A7).
+(facts A8, F); a history it asks for in pages of 25,000, which Azure ML refuses (facts A7). A registry in Unity Catalog
+is one that no proxy can stand for: its clients upload to the catalog's storage by themselves (facts B8).
 """
 
+import re
 from urllib.parse import parse_qsl, urlencode
 
 from aiohttp import web
 
+from dualtrack.proxy.errors import Refusal
 from dualtrack.translate.document import MalformedError, parse
 
 _HISTORY = "getMetricHistory"
+_UNITY_CATALOG = re.compile(r"/(ajax-)?api/2\.\d/(mlflow/unity-catalog|unity-catalog)/")
 _IN_PLACE = {"searchLoggedModels": b"{}"}  # no model is what a server without models has
+
+
+def check_registry(path: str) -> None:
+    """Refuse a call of Unity Catalog's registry, and say what the client has to set instead."""
+    if _UNITY_CATALOG.match(path):
+        message = (
+            "Unity Catalog's registry is not served here: its client copies files to the catalog's own storage. Let the"
+            " client talk to it: mlflow.set_registry_uri('databricks-uc') with DATABRICKS_HOST and its own sign-in,"
+            " while MLFLOW_TRACKING_URI stays as it is"
+        )
+        raise Refusal(501, "NOT_IMPLEMENTED", message, label="registry")
 
 
 def in_its_place(operation: str, response: web.Response) -> web.Response:

@@ -26,7 +26,7 @@ from dualtrack.proxy.bracket import Bracket
 from dualtrack.proxy.errors import Refusal, unavailable
 from dualtrack.proxy.forward import ClientGoneError, api_path, read_body
 from dualtrack.proxy.guard import Guard
-from dualtrack.proxy.lacking import in_its_place, within_pages
+from dualtrack.proxy.lacking import check_registry, in_its_place, within_pages
 from dualtrack.proxy.primary import Primary, Rules
 from dualtrack.proxy.registry import RegistryRelay
 from dualtrack.proxy.roots import Roots
@@ -128,6 +128,7 @@ class Proxy:
     async def _route(self, request: web.BaseRequest, match: Match | None, path: str, query: str) -> web.StreamResponse:
         target = f"{path}?{query}" if query else path
         if match is None:
+            check_registry(path)
             self._metrics.unknown_routes.inc()
             return await self._primary.pass_on(request, target, "primary-only")
         goes, mirrored = match.route.goes, self._mirrored

@@ -4,7 +4,8 @@ import orjson
 import pytest
 from aiohttp import web
 
-from dualtrack.proxy.lacking import in_its_place, within_pages
+from dualtrack.proxy.errors import Refusal
+from dualtrack.proxy.lacking import check_registry, in_its_place, within_pages
 
 SEARCH = "searchLoggedModels"
 UNKNOWN = orjson.dumps({"error_code": "ENDPOINT_NOT_FOUND", "message": "no"})
@@ -45,3 +46,25 @@ def test_every_other_answer_is_left_as_it_is(operation: str, status: int, body: 
 def test_no_page_is_larger_than_the_primary_takes(query: str, asked: str) -> None:
     assert within_pages("getMetricHistory", query, 999) == asked
     assert within_pages("searchRuns", query, 999) == query
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/2.0/mlflow/unity-catalog/registered-models/create",
+        "/ajax-api/2.0/mlflow/unity-catalog/model-versions/get",
+        "/api/2.1/unity-catalog/models/main.default.m",
+    ],
+)
+def test_a_call_to_unity_catalog_is_told_where_to_go(path: str) -> None:
+    with pytest.raises(Refusal, match="set_registry_uri") as caught:
+        check_registry(path)
+
+    assert (caught.value.status, caught.value.error_code) == (501, "NOT_IMPLEMENTED")
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/2.0/mlflow/registered-models/get", "/api/2.0/mlflow/runs/get", "/unity-catalog/"]
+)
+def test_any_other_call_is_no_business_of_it(path: str) -> None:
+    check_registry(path)
