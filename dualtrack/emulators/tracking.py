@@ -15,7 +15,7 @@ naming rules and the duplicate counters; all others pass in chunks.
 import asyncio
 import hmac
 import io
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, assert_never
 
@@ -127,11 +127,39 @@ class Plain:
         return Reply(status=status, document={"error_code": code, "message": message})
 
 
+class Files(Protocol):
+    """The files of a backend that keeps them elsewhere than behind the real server's own routes."""
+
+    def open(self) -> None:
+        """Begin; `close` ends."""
+
+    def close(self) -> None: ...
+
+    def is_signed(self, path: str) -> bool:
+        """Say whether a path is the storage's: its URLs are signed, and no token of ours is checked."""
+
+    async def store(self, request: web.Request, body: bytes | None) -> web.StreamResponse:
+        """Serve a call to the storage. `body` is what was read of it already."""
+
+    async def answer(self, request: web.Request, body: bytes | None, ask: "Ask") -> web.StreamResponse | None:
+        """Answer a call about files; None for any other. `ask` is GET on the real server, None for a 404 of it."""
+
+    def rewrites(self, path: str) -> bool:
+        """Say whether the real server's answer to `path` may have to be changed."""
+
+    def rewrite(self, document: JSON) -> JSON:
+        """Change an answer of the real server."""
+
+
+Ask: TypeAlias = Callable[[str], Awaitable[JSON]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     upstream: str
     token: str = field(repr=False)
     dialect: Dialect = field(default_factory=Plain)
+    files: Files | None = None
 
 
 def named_experiment(call: Call) -> str | None:
@@ -181,8 +209,13 @@ class _Emulator:
             timeout=ClientTimeout(total=None),
             auto_decompress=False,
         )
+        files = self._settings.files
+        if files is not None:
+            files.open()
         async with self._session:
             yield
+        if files is not None:
+            files.close()
 
     async def release(self, _app: web.Application) -> None:
         """Let go of the calls in a black hole, so that a stop does not wait for them."""
@@ -230,13 +263,27 @@ class _Emulator:
     async def _serve(
         self, request: web.Request, number: int, body: bytes | None, *, is_lost: bool
     ) -> web.StreamResponse:
-        path = self._dialect.locate(request.raw_path.partition("?")[0])
+        raw, files = request.raw_path.partition("?")[0], self._settings.files
+        if files is not None and files.is_signed(raw):
+            return self._noted(number, await files.store(request, body))
+        path = self._dialect.locate(raw)
         reply = self._judge(request, path, body)
         if reply is None and path is not None:
+            answered = await files.answer(request, body, self._ask) if files is not None else None
+            if answered is not None:
+                return self._noted(number, answered)
             return await self._forward(request, number, path, body, is_lost=is_lost)
         reply = reply or self._dialect.unknown()
         self._log.note(number, status=reply.status)
         return reply.to_response()
+
+    def _noted(self, number: int, response: web.StreamResponse) -> web.StreamResponse:
+        self._log.note(number, status=response.status)
+        return response
+
+    async def _ask(self, target: str) -> JSON:
+        async with self._session.get(self._settings.upstream.rstrip("/") + target) as answer:
+            return await answer.json() if answer.status == 200 else None
 
     def _judge(self, request: web.Request, path: str | None, body: bytes | None) -> Reply | None:
         """Answer what never reaches the real server."""
@@ -275,6 +322,9 @@ class _Emulator:
     async def _relay(self, request: web.Request, answer: ClientResponse, *, is_lost: bool) -> web.StreamResponse:
         if answer.status >= 400 or is_lost:
             return self._reshape(answer, await answer.read())
+        files = self._settings.files
+        if files is not None and files.rewrites(request.raw_path) and answer.content_type == "application/json":
+            return web.json_response(files.rewrite(await answer.json()), status=answer.status)
         response = web.StreamResponse(status=answer.status, headers=_without(answer.headers, HOP_BY_HOP))
         await response.prepare(request)
         async for chunk in answer.content.iter_chunked(CHUNK_BYTES):
