@@ -31,7 +31,13 @@ ARTIFACTS = "WorkspaceInternal/Mlflow/Artifacts"
 TRACKING = "dbfs:/databricks/mlflow-tracking"
 OF_MODEL = re.compile(r"logged-models/([^/]+)/artifacts/(credentials-for-upload|credentials-for-download|directories)")
 PATHS_MAX, PARTS_MAX = 2000, 10_000  # a credentials request [docs]; a multipart upload of S3's
-CODES = {400: "INVALID_PARAMETER_VALUE", 403: "PERMISSION_DENIED", 404: "NOT_FOUND", 409: "ALREADY_EXISTS"}
+CODES = {
+    400: "INVALID_PARAMETER_VALUE",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    409: "ALREADY_EXISTS",
+    501: "NOT_IMPLEMENTED",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
