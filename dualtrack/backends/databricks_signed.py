@@ -38,7 +38,7 @@ _T = TypeVar("_T")
 
 _MLFLOW: Final = "/api/2.0/mlflow"
 _MIB: Final = 1024 * 1024
-_S3_PARTS_MAX, _S3_PUT_MAX = 10_000, 5 * 1024**3  # Amazon S3, "Multipart upload limits"
+_S3_PARTS_MAX: Final = 10_000  # Amazon S3, "Multipart upload limits"
 _ABORT_SECONDS: Final = 10.0
 _NUMBERS: Final = {
     "1": "AZURE_SAS_URI",
@@ -52,9 +52,13 @@ _BLOB_ONLY: Final = {"x-ms-blob-type"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """Above `whole_bytes` a file goes to S3 in parts; `part_bytes` is the size of a part, a block, an append."""
+    """Above `whole_bytes`, a model's above `model_whole_bytes`, a file goes to S3 in parts.
+
+    `part_bytes` is the size of a part, of a block, of an append.
+    """
 
     whole_bytes: int = 500 * _MIB
+    model_whole_bytes: int = 5 * 1024**3  # what S3 takes in one PUT
     part_bytes: int = 10 * _MIB
 
 
@@ -113,11 +117,8 @@ class SignedFiles:
                 await self._put_blocks(ticket, source, size)
             case "AZURE_ADLS_GEN2_SAS_URI":
                 await self._put_appended(ticket, source, size)
-            case "AWS_PRESIGNED_URL" if size > self._sizes.whole_bytes and not entity.is_model:
+            case "AWS_PRESIGNED_URL" if size > self._most(entity):
                 await self._put_parts(entity, path, source, size, operation)
-            case "AWS_PRESIGNED_URL" if size > _S3_PUT_MAX:
-                cause = f"{path} of a logged model has {size} bytes, more than S3 takes at once"
-                raise RejectedError(self._backend.name, operation, cause, "log it as a file of the run")
             case "AWS_PRESIGNED_URL" | "GCP_SIGNED_URL":
                 await ticket.use(lambda to: self._storage.put_object(to.url, to.headers, source))
             case kind:
@@ -188,6 +189,10 @@ class SignedFiles:
         with suppress(BackendError, TimeoutError):
             async with asyncio.timeout(_ABORT_SECONDS):
                 await self._storage.request("DELETE", info.url, info.headers)
+
+    def _most(self, entity: Entity) -> int:
+        """What S3 gets whole. Parts are documented for runs; for models mlflow's client sends their id as a run's."""
+        return self._sizes.model_whole_bytes if entity.is_model else self._sizes.whole_bytes
 
     def _pieces(self, size: int) -> Iterator[tuple[int, int]]:
         return _cut(size, self._sizes.part_bytes)

@@ -20,7 +20,7 @@ from dualtrack.errors import BackendError, RejectedError, UnauthorizedError, Unr
 from tests.support.raw_server import answer, saying
 from tests.support.workspace import ROADS, SIGNED, Workspace, reaching, workspace
 
-SMALL = Sizes(whole_bytes=5, part_bytes=3)
+SMALL = Sizes(whole_bytes=5, model_whole_bytes=5, part_bytes=3)
 MIB = 1024 * 1024
 every_kind = pytest.mark.parametrize("kind", list(Kind))
 STORAGE = "/__storage__/"
@@ -162,7 +162,7 @@ async def test_a_root_below_an_entity_s_own_is_reached(
 @pytest.mark.parametrize("road", sorted(SIGNED))
 async def test_a_signed_url_never_gets_a_bearer(mlflow_primary: MlflowServer, tmp_path: Path, road: str) -> None:
     of, choices = ROADS[road]
-    async with workspace(mlflow_primary, choices, SMALL if "model" not in road else None) as place:
+    async with workspace(mlflow_primary, choices, SMALL) as place:
         root = await place.root(of)
         place.emulator.storage._part_bytes_min = 1
         await put(place, root, "a", tmp_path / "source", b"some more")
@@ -177,9 +177,12 @@ async def test_a_signed_url_never_gets_a_bearer(mlflow_primary: MlflowServer, tm
 
 
 @every_kind
-async def test_a_file_in_pieces_is_the_same_file(mlflow_primary: MlflowServer, tmp_path: Path, kind: Kind) -> None:
+@pytest.mark.parametrize("of", ["run", "model"])
+async def test_a_file_in_pieces_is_the_same_file(
+    mlflow_primary: MlflowServer, tmp_path: Path, kind: Kind, of: str
+) -> None:
     async with workspace(mlflow_primary, Choices(refuses=403, kind=kind, part_bytes_min=3), SMALL) as place:
-        root = await place.root("run")
+        root = await place.root(of)
         for content in (b"", b"123", b"123456", b"12345678"):
             await put(place, root, "a b/ü%+.bin", tmp_path / "source", content)
 
