@@ -81,22 +81,20 @@ class Answers:
             raise self.unreachable(operation, f"{source}: {error.strerror}", "can this process read it?") from error
 
 
-def sending(
-    file: BinaryIO, offset: int = 0, length: int | None = None
-) -> tuple[int, Callable[[], AsyncIterator[bytes]]]:
-    """Give the size of a local file, or of `length` bytes of it, and what reads that as often as it has to be sent."""
+def sending(file: BinaryIO) -> tuple[int, Callable[[], AsyncIterator[bytes]]]:
+    """Give the size of a local file, and what reads it from its beginning, as often as it has to be sent."""
     descriptor = file.fileno()
-    size = os.fstat(descriptor).st_size - offset if length is None else length
-    return size, lambda: _parts(descriptor, offset, offset + size)
+    size = os.fstat(descriptor).st_size
+    return size, lambda: _parts(descriptor, size)
 
 
-async def _parts(descriptor: int, start: int, end: int) -> AsyncIterator[bytes]:
-    """Read a part of a file in chunks; a file that has shrunk breaks the transfer."""
-    for offset in range(start, end, _CHUNK):
-        wanted = min(_CHUNK, end - offset)
+async def _parts(descriptor: int, size: int) -> AsyncIterator[bytes]:
+    """Read a file in chunks, from its beginning; a file that has shrunk breaks the transfer."""
+    for offset in range(0, size, _CHUNK):
+        wanted = min(_CHUNK, size - offset)
         chunk = await asyncio.to_thread(os.pread, descriptor, wanted, offset)
         if len(chunk) != wanted:
-            raise OSError(f"the file ended at {offset + len(chunk)} of {end} bytes")
+            raise OSError(f"the file ended at {offset + len(chunk)} of {size} bytes")
         yield chunk
 
 

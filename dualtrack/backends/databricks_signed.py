@@ -19,7 +19,6 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Final, TypeVar, cast
 from urllib.parse import quote, urlencode
 from uuid import uuid4
@@ -28,7 +27,7 @@ import orjson
 
 from dualtrack.backends.answers import Answers, fetched
 from dualtrack.backends.http import HttpBackend
-from dualtrack.backends.signed import SignedStorage
+from dualtrack.backends.signed import ExpiredUrlError, MissingError, SignedStorage
 from dualtrack.core.artifact import Listed
 from dualtrack.core.exchange import JSON, Document
 from dualtrack.errors import BackendError, RejectedError
@@ -89,10 +88,8 @@ class _Ticket:
     async def use(self, work: Callable[[Credential], Awaitable[_T]]) -> _T:
         try:
             return await work(self.credential)
-        except BackendError as error:
-            if not _is_forbidden(error):
-                raise
-        self.credential = await self._renew()
+        except ExpiredUrlError:
+            self.credential = await self._renew()
         return await work(self.credential)
 
 
@@ -152,8 +149,8 @@ class SignedFiles:
         for offset, length in self._pieces(size):
             query = {"action": "append", "position": str(offset)}
             await ticket.use(
-                lambda to, query=query, offset=offset, length=length: self._storage.put_object(  # type: ignore[misc]
-                    _with(to.url, query), _fitting(to.headers), source, offset=offset, length=length, method="PATCH"
+                lambda to, query=query, offset=offset, length=length: self._storage.send_file(  # type: ignore[misc]
+                    "PATCH", _with(to.url, query), _fitting(to.headers), source, offset=offset, length=length
                 )
             )
         await ask("PATCH", {"action": "flush", "position": str(size)})
@@ -207,22 +204,19 @@ class SignedFiles:
             yield fetched(reply) if reply is not None else None
 
     async def _opened(self, stack: AsyncExitStack, entity: Entity, path: str, operation: str) -> Reply | None:
-        for _ in range(2):
+        for may_renew in (True, False):
             credential = await self._found(entity, path, operation)
             if credential is None:
                 return None
-            context = self._storage.fetch(credential.url, credential.headers)
-            reply = await stack.enter_async_context(context)
-            if reply.status == HTTPStatus.OK:
-                return reply
-            if reply.status == HTTPStatus.NOT_FOUND:
+            try:
+                return await stack.enter_async_context(self._storage.fetch(credential.url, credential.headers))
+            except MissingError:
                 return None
-            if reply.status not in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
-                break
-        refusal = await self._storage.refusal(reply, operation)
-        if reply.status == HTTPStatus.FORBIDDEN and not await self._is_file(entity, path, operation):
-            return None  # S3 says so of a missing file to those who may not list the bucket
-        raise refusal
+            except ExpiredUrlError:
+                # S3 says so of a missing file too, to those who may not list the bucket
+                if not may_renew and await self._is_file(entity, path, operation):
+                    raise
+        return None
 
     async def _found(self, entity: Entity, path: str, operation: str) -> Credential | None:
         try:
@@ -344,7 +338,3 @@ def _file(file: Document) -> Listed:
 
 def _is_missing(error: BackendError) -> bool:
     return error.cause.startswith("HTTP 404")
-
-
-def _is_forbidden(error: BackendError) -> bool:
-    return error.cause.startswith(("HTTP 401", "HTTP 403"))
