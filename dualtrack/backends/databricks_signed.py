@@ -19,19 +19,21 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, TypeVar, cast
 from urllib.parse import quote, urlencode
 from uuid import uuid4
 
 import orjson
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from dualtrack.backends.answers import Answers, fetched
 from dualtrack.backends.http import HttpBackend
 from dualtrack.backends.signed import ExpiredUrlError, MissingError, SignedStorage
 from dualtrack.core.artifact import Listed
 from dualtrack.core.exchange import JSON, Document
-from dualtrack.errors import BackendError, RejectedError
-from dualtrack.ports import Fetched, Reply
+from dualtrack.errors import BackendError, RejectedError, UnreachableError
+from dualtrack.ports import Fetched, Reply, Whole
 
 _T = TypeVar("_T")
 
@@ -124,15 +126,9 @@ class SignedFiles:
 
     async def _put_blocks(self, ticket: _Ticket, source: str, size: int) -> None:
         names = list[str]()
-        for offset, length in self._pieces(size):
-            name = base64.b64encode(uuid4().hex.encode()).decode()
-            query = {"comp": "block", "blockid": name}
-            await ticket.use(
-                lambda to, query=query, offset=offset, length=length: self._storage.put_object(  # type: ignore[misc]
-                    _with(to.url, query), _fitting(to.headers), source, offset=offset, length=length
-                )
-            )
-            names.append(name)
+        for piece in self._pieces(size):
+            names.append(base64.b64encode(uuid4().hex.encode()).decode())
+            await self._send(ticket, "PUT", {"comp": "block", "blockid": names[-1]}, source, piece)
         await ticket.use(
             lambda to: self._storage.request(
                 "PUT", _with(to.url, {"comp": "blocklist"}), _fitting(to.headers), _block_list(names)
@@ -148,11 +144,7 @@ class SignedFiles:
         await ask("PUT", {"resource": "file"})
         for offset, length in self._pieces(size):
             query = {"action": "append", "position": str(offset)}
-            await ticket.use(
-                lambda to, query=query, offset=offset, length=length: self._storage.send_file(  # type: ignore[misc]
-                    "PATCH", _with(to.url, query), _fitting(to.headers), source, offset=offset, length=length
-                )
-            )
+            await self._send(ticket, "PATCH", query, source, (offset, length))
         await ask("PATCH", {"action": "flush", "position": str(size)})
 
     async def _put_parts(self, entity: Entity, path: str, source: str, size: int, operation: str) -> None:
@@ -165,20 +157,36 @@ class SignedFiles:
         try:
             urls = [_credential(info) for info in cast("Sequence[Document]", begun["upload_credential_infos"])]
             etags = list[JSON]()
-            for number, (url, (offset, length)) in enumerate(zip(urls, pieces, strict=True), 1):
+            for number, (url, piece) in enumerate(zip(urls, pieces, strict=True), 1):
                 part = {**place, "upload_id": upload, "part_number": number}
-                ticket = _Ticket(url, lambda part=part: self._part_credential(part, operation))  # type: ignore[misc]
-                etag = await ticket.use(
-                    lambda to, offset=offset, length=length: self._storage.put_object(  # type: ignore[misc]
-                        to.url, to.headers, source, offset=offset, length=length
-                    )
-                )
+                ticket = _Ticket(url, partial(self._part_credential, part, operation))
+                etag = await self._send(ticket, "PUT", {}, source, piece)
                 etags.append({"part_number": number, "etag": etag})
             call = f"{_MLFLOW}/artifacts/complete-multipart-upload"
             await self._ask("POST", call, operation, {**place, "upload_id": upload, "part_etags": etags})
         except BaseException:
             await self._abort(begun)
             raise
+
+    async def _send(
+        self, ticket: _Ticket, method: str, query: Mapping[str, str], source: str, piece: tuple[int, int]
+    ) -> str:
+        """Send a piece and answer its ETag. A hiccup must not cost the pieces before it, so it is sent again."""
+        offset, length = piece
+
+        async def once(to: Credential) -> Whole:
+            url, headers = _with(to.url, query), _fitting(to.headers)
+            return await self._storage.send_file(method, url, headers, source, offset=offset, length=length)
+
+        async for attempt in AsyncRetrying(
+            stop=stop_after_attempt(3),
+            wait=wait_random_exponential(multiplier=0.2, max=2),
+            retry=retry_if_exception(lambda error: isinstance(error, UnreachableError) and error.retry_after is None),
+            reraise=True,
+        ):
+            with attempt:
+                return (await ticket.use(once)).header("ETag")
+        raise AssertionError("tenacity raises or returns")
 
     async def _abort(self, begun: Document) -> None:
         """Take the parts back; what cannot be taken back, the bucket's own rules clean up."""
@@ -315,7 +323,7 @@ def _fitting(headers: Mapping[str, str]) -> dict[str, str]:
 
 def _with(url: str, query: Mapping[str, str]) -> str:
     """Add parameters to a signed URL; what is there stays byte for byte, or the signature would not fit."""
-    return f"{url}{'&' if '?' in url else '?'}{urlencode(query)}"
+    return f"{url}{'&' if '?' in url else '?'}{urlencode(query)}" if query else url
 
 
 def _block_list(names: Sequence[str]) -> bytes:

@@ -241,7 +241,8 @@ async def test_an_interrupted_upload_leaves_nothing_partial(
     async with workspace(mlflow_primary, Choices(refuses=403, kind=kind, part_bytes_min=3), SMALL) as place:
         root = await place.root("run")
         nth = 1 if kind is Kind.GCP else 2
-        await place.control.set_faults(Rule(action=Refuse(status=500), path=STORAGE, nth=nth))
+        refusal = Refuse(status=500, retry_after="1")  # a storage that names a time is not asked again at once
+        await place.control.set_faults(Rule(action=refusal, path=STORAGE, nth=nth))
         with pytest.raises(UnreachableError):
             await put(place, root, "a", tmp_path / "source", b"12345678")
 
@@ -267,6 +268,17 @@ async def test_a_cancelled_upload_leaves_nothing_partial(
 
         assert not place.emulator.storage.uploads
         assert await read(place, root, "a") in ((b"",) if kind is Kind.ADLS else (None,))
+
+
+@pytest.mark.parametrize("kind", [Kind.AZURE, Kind.ADLS, Kind.AWS])
+async def test_a_hiccup_costs_one_piece(mlflow_primary: MlflowServer, tmp_path: Path, kind: Kind) -> None:
+    async with workspace(mlflow_primary, Choices(refuses=403, kind=kind, part_bytes_min=3), SMALL) as place:
+        root = await place.root("run")
+        await place.control.set_faults(Rule(action=DropAfter(), path=STORAGE, nth=2 if kind is Kind.ADLS else 1))
+        await put(place, root, "a", tmp_path / "source", b"12345678")
+
+        assert await read(place, root, "a") == b"12345678"
+        assert len(await place.calls("credentials-for-write")) == 1
 
 
 async def test_a_lost_answer_to_the_last_call_is_repeated_whole(mlflow_primary: MlflowServer, tmp_path: Path) -> None:
