@@ -162,6 +162,7 @@ def name_rule(backend: Backend) -> NameRule:
         qualifies=names.on_collision == "qualify",
         template=names.template or "",
         default_experiment=names.default_experiment or "",
+        is_path=backend.kind is Kind.DATABRICKS,
     )
 
 

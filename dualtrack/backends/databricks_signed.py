@@ -17,7 +17,7 @@ import asyncio
 import base64
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar, cast
@@ -162,8 +162,7 @@ class SignedFiles:
                 ticket = _Ticket(url, partial(self._part_credential, part, operation))
                 etag = await self._send(ticket, "PUT", {}, source, piece)
                 etags.append({"part_number": number, "etag": etag})
-            call = f"{_MLFLOW}/artifacts/complete-multipart-upload"
-            await self._ask("POST", call, operation, {**place, "upload_id": upload, "part_etags": etags})
+            await self._complete({**place, "upload_id": upload, "part_etags": etags}, operation)
         except BaseException:
             await self._abort(begun)
             raise
@@ -291,12 +290,22 @@ class SignedFiles:
         answer = await self._ask("GET", f"{_MLFLOW}/artifacts/get-presigned-upload-part-url?{query}", operation)
         return _credential(cast("Document", answer["upload_credential_info"]))
 
+    async def _complete(self, upload: Document, operation: str) -> None:
+        """Make the parts a file. What a write answers is `{}`, nothing, or `200 OK` in plain text (facts B6)."""
+        async with self._call("POST", f"{_MLFLOW}/artifacts/complete-multipart-upload", upload) as reply:
+            if not 200 <= reply.status < 300:
+                raise await self._answers.refusal(reply, operation)
+
     async def _ask(self, method: str, target: str, operation: str, document: Document | None = None) -> Document:
-        body = orjson.dumps(document) if document is not None else b""
-        headers = {"Content-Type": "application/json", "Content-Length": str(len(body))} if body else {}
-        chunks = (lambda: _once(body)) if body else None
-        async with self._backend.transfer(method, target, headers, chunks) as reply:
+        async with self._call(method, target, document) as reply:
             return await self._answers.document(reply, operation)
+
+    def _call(self, method: str, target: str, document: Document | None) -> AbstractAsyncContextManager[Reply]:
+        if document is None:
+            return self._backend.transfer(method, target, {})
+        body = orjson.dumps(document)
+        headers = {"Content-Type": "application/json", "Content-Length": str(len(body))}
+        return self._backend.transfer(method, target, headers, lambda: _once(body))
 
 
 async def _once(body: bytes) -> AsyncIterator[bytes]:
