@@ -72,7 +72,6 @@ from dualtrack.translate.names import NameRule
 log = structlog.get_logger("dualtrack.app")
 
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-_USER_AGENT = f"dualtrack/{__version__}"
 _VERSION_SECONDS = 60.0
 _SWEEP_SECONDS, _SWEEP_SOON_SECONDS = 60.0, 5.0
 # Azure ML refuses pages of 1000 and more (facts A7); MLflow and Databricks take 25,000.
@@ -114,6 +113,9 @@ def make_sign_in(name: str, backend: Backend) -> SignIn:
 
 def make_backend(name: str, config: Config, metrics: Metrics) -> HttpBackend:
     backend = config.backends[name]
+    tls: ssl.SSLContext | bool = True
+    if backend.ca_file is not None:
+        tls = ssl.create_default_context(cafile=str(backend.ca_file))
     return HttpBackend(
         name,
         backend.base_url,
@@ -123,36 +125,31 @@ def make_backend(name: str, config: Config, metrics: Metrics) -> HttpBackend:
         read_timeout=backend.read_timeout.total_seconds(),
         call_timeout=config.delivery.attempt_timeout.total_seconds(),
         connections=config.limits.max_connections,
-        tls=make_tls(backend),
-        user_agent=_USER_AGENT,
+        tls=tls,
+        user_agent=f"dualtrack/{__version__}",
     )
 
 
-def make_tls(backend: Backend) -> ssl.SSLContext | bool:
-    return True if backend.ca_file is None else ssl.create_default_context(cafile=str(backend.ca_file))
-
-
-def make_storage_tls(backend: Backend) -> ssl.SSLContext | bool:
-    """Trust the backend's CA besides the usual ones: a cloud's storage has a public certificate."""
-    if backend.ca_file is None:
-        return True
-    context = ssl.create_default_context()
-    context.load_verify_locations(cafile=str(backend.ca_file))
-    return context
-
-
-def make_clouds(backend: Backend, client: HttpBackend) -> dict[str, CloudStore]:
-    """Choose what reaches the roots that only a backend of this kind has."""
-    if backend.kind is not Kind.DATABRICKS:
-        return {}
-    storage = SignedStorage(
-        client.name,
+def make_storage(name: str, config: Config) -> SignedStorage:
+    """Make the client for a backend's signed URLs; its storage may be public where the backend has a CA of its own."""
+    backend = config.backends[name]
+    tls = ssl.create_default_context()
+    if backend.ca_file is not None:
+        tls.load_verify_locations(cafile=str(backend.ca_file))
+    return SignedStorage(
+        name,
         connect_timeout=backend.connect_timeout.total_seconds(),
         read_timeout=backend.read_timeout.total_seconds(),
-        tls=make_storage_tls(backend),
-        user_agent=_USER_AGENT,
+        tls=tls,
+        user_agent=f"dualtrack/{__version__}",
     )
-    return {"dbfs": DatabricksArtifacts(client, storage)}
+
+
+def make_clouds(name: str, config: Config, backend: HttpBackend) -> dict[str, CloudStore]:
+    """Choose what reaches the roots that only a backend of this kind has."""
+    if config.backends[name].kind is not Kind.DATABRICKS:
+        return {}
+    return {"dbfs": DatabricksArtifacts(backend, make_storage(name, config))}
 
 
 def name_rule(backend: Backend) -> NameRule:
@@ -246,7 +243,7 @@ class App:
                 self.backends[name],
                 local=backend.has_local_artifacts,
                 hosts=backend.artifact_hosts,
-                clouds=make_clouds(backend, self.backends[name]),
+                clouds=make_clouds(name, self._config, self.backends[name]),
             )
             for name, backend in self._config.backends.items()
         }

@@ -21,7 +21,7 @@ def main() -> None:
         upstream=options.upstream,
         token=options.token or os.environ[options.token_env],
         dialect=_dialect(options),
-        files=_files(options),
+        site=_files(options),
     )
     web.run_app(make_app(settings), host="127.0.0.1", port=options.port, print=None, shutdown_timeout=2)
 

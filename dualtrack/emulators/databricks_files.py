@@ -23,7 +23,7 @@ from dualtrack.emulators.shelf import Entry, Shelf
 from dualtrack.emulators.storage import HEADERS, PART_BYTES_MIN, PREFIX, Kind, Storage, StorageError, chunks_of
 
 JSON: TypeAlias = Any
-Ask: TypeAlias = Callable[[str], Awaitable[JSON]]  # GET on the real server; None for what it does not have
+Ask: TypeAlias = Callable[[str], Awaitable[Mapping[str, JSON]]]  # GET on the real server; {} for what it lacks
 
 MLFLOW = "/api/2.0/mlflow/"
 FILES, FOLDERS = "/api/2.0/fs/files/", "/api/2.0/fs/directories/"
@@ -90,22 +90,26 @@ class DatabricksFiles:
             part_bytes_min=self._choices.part_bytes_min,
         )
 
-    def open(self) -> None:
-        self.shelf.open()
-
     def close(self) -> None:
         self.shelf.close()
 
-    def is_signed(self, path: str) -> bool:
-        """Say whether a call is one to the storage, where a bearer has no business."""
-        return path.startswith(f"{PREFIX}/")
-
-    async def store(self, request: web.Request, body: bytes | None) -> web.StreamResponse:
-        return await self.storage.handle(request, body)
-
-    async def answer(self, request: web.Request, body: bytes | None, ask: Ask) -> web.StreamResponse | None:
-        """Answer a call about files; None for any other."""
+    async def serve(
+        self, request: web.Request, body: bytes | None, ask: Ask, *, is_signed_in: bool
+    ) -> web.StreamResponse | bool | None:
+        """Answer a call about files; None for any other, False when it needs a token. The storage wants none."""
         path = unquote(request.raw_path.partition("?")[0])
+        if path.startswith(f"{PREFIX}/"):
+            return await self.storage.handle(request, body)
+        if not self._is_ours(path):
+            return None
+        return await self._answer(request, path, body, ask) if is_signed_in else False
+
+    def _is_ours(self, path: str) -> bool:
+        is_served = self._choices.rewrites and path.startswith("/api/2.0/mlflow-artifacts/")
+        is_known = path.startswith((FILES, FOLDERS, f"{MLFLOW}artifacts/"))
+        return is_served or is_known or OF_MODEL.fullmatch(path.removeprefix(MLFLOW)) is not None
+
+    async def _answer(self, request: web.Request, path: str, body: bytes | None, ask: Ask) -> web.StreamResponse | None:
         try:
             if path.startswith((FILES, FOLDERS)):
                 return await self._by_path(request, path, body)
@@ -115,9 +119,7 @@ class DatabricksFiles:
             return _error(error.status, error.code, str(error))
         except StorageError as error:
             return _error(400, "INVALID_PARAMETER_VALUE", error.code)
-        if self._choices.rewrites and path.startswith("/api/2.0/mlflow-artifacts/"):
-            return _error(404, "ENDPOINT_NOT_FOUND", f"No API found for '{request.method} {path}'")
-        return None
+        return _error(404, "ENDPOINT_NOT_FOUND", f"No API found for '{request.method} {path}'")
 
     # --- Files API ----------------------------------------------------------------------------------------------
 
@@ -179,8 +181,6 @@ class DatabricksFiles:
             infos, token = self._credentials(request, place, right, paths, document.get("page_token"))
             credentials = [{"model_id": model[1], "credential_info": info} for info in infos]
             return web.json_response({"credentials": credentials} | token)
-        if not path.startswith("artifacts/"):
-            return None
         given = document if request.method == "POST" else request.query
         name = str(given.get("run_id") or given.get("run_uuid") or "")
         # mlflow 3.17.2 names a model in the run's place when it uploads in parts [unverified that this is taken]
@@ -260,7 +260,7 @@ class DatabricksFiles:
 
     async def _run(self, run_id: str, ask: Ask) -> Place:
         answer = await ask(f"{MLFLOW}runs/get?run_id={quote(run_id)}")
-        if answer is None:
+        if not answer:
             raise RefusalError(404, f"Run '{run_id}' not found", "RESOURCE_DOES_NOT_EXIST")
         experiment = answer["run"]["info"]["experiment_id"]
         return Place(
@@ -271,7 +271,7 @@ class DatabricksFiles:
 
     async def _model(self, model_id: str, ask: Ask) -> Place:
         answer = await ask(f"{MLFLOW}logged-models/{quote(model_id)}")
-        if answer is None:
+        if not answer:
             raise RefusalError(404, f"Logged model '{model_id}' not found", "RESOURCE_DOES_NOT_EXIST")
         experiment = answer["model"]["info"]["experiment_id"]
         return Place(
@@ -282,17 +282,15 @@ class DatabricksFiles:
 
     # --- roots --------------------------------------------------------------------------------------------------
 
-    def rewrites(self, path: str) -> bool:
-        """Say whether the real server's answer may name roots that are to be rewritten."""
-        return self._choices.rewrites and "/mlflow/" in path
-
-    def rewrite(self, document: JSON) -> JSON:
+    def rewrite(self, host: str, document: JSON) -> JSON:
         """Name roots as a workspace does; those that somebody chose stay."""
+        if not self._choices.rewrites:
+            return document
         if isinstance(document, list):
-            return [self.rewrite(item) for item in document]
+            return [self.rewrite(host, item) for item in document]
         if not isinstance(document, dict):
             return document
-        return {key: _root(document, key, self.rewrite(value)) for key, value in document.items()}
+        return {key: _root(document, key, self.rewrite(host, value)) for key, value in document.items()}
 
 
 def _root(holder: Mapping[str, JSON], key: str, value: JSON) -> JSON:

@@ -2,7 +2,7 @@
 
 Decides nothing about who may read or write; `storage` and `databricks_files` do. A key is a path without a slash at
 its ends. Folders are those that files imply, and those that were made; object stores imply them only. Lives in a
-temporary folder from `open` to `close`.
+temporary folder, from the first file to `close`.
 """
 
 from collections.abc import AsyncIterable, Sequence
@@ -42,12 +42,10 @@ class Shelf:
         self._files: dict[str, Path] = {}
         self._folders: set[str] = set()
 
-    def open(self) -> None:
-        self._temporary = TemporaryDirectory(prefix="emulator-")
-
     def close(self) -> None:
         if self._temporary is not None:
             self._temporary.cleanup()
+            self._temporary = None
 
     async def receive(self, chunks: AsyncIterable[bytes]) -> Part:
         """Take a body in; nothing of it stays when it breaks off."""
@@ -111,7 +109,8 @@ class Shelf:
         return Entry(path=key, is_dir=False, size=told.st_size, at=int(told.st_mtime * 1000))
 
     def _new(self) -> Path:
-        assert self._temporary is not None
+        if self._temporary is None:
+            self._temporary = TemporaryDirectory(prefix="emulator-")
         return Path(self._temporary.name) / uuid4().hex
 
 

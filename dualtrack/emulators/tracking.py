@@ -108,6 +108,23 @@ class Dialect(Protocol):
         """Put an error into this backend's shape."""
 
 
+Ask: TypeAlias = Callable[[str], Awaitable[Mapping[str, JSON]]]
+
+
+class Site(Protocol):
+    """What a backend serves beside MLflow's API, and where its files lie."""
+
+    async def serve(
+        self, request: web.Request, body: bytes | None, ask: Ask, *, is_signed_in: bool
+    ) -> web.StreamResponse | bool | None:
+        """Answer a call; None is for MLflow's API, False for nobody without a token. `ask` reads the real server."""
+
+    def rewrite(self, host: str, document: JSON) -> JSON:
+        """Put the site's own addresses into an answer of the real server."""
+
+    def close(self) -> None: ...
+
+
 class Plain:
     """A plain MLflow server behind a token."""
 
@@ -127,39 +144,12 @@ class Plain:
         return Reply(status=status, document={"error_code": code, "message": message})
 
 
-class Files(Protocol):
-    """The files of a backend that keeps them elsewhere than behind the real server's own routes."""
-
-    def open(self) -> None:
-        """Begin; `close` ends."""
-
-    def close(self) -> None: ...
-
-    def is_signed(self, path: str) -> bool:
-        """Say whether a path is the storage's: its URLs are signed, and no token of ours is checked."""
-
-    async def store(self, request: web.Request, body: bytes | None) -> web.StreamResponse:
-        """Serve a call to the storage. `body` is what was read of it already."""
-
-    async def answer(self, request: web.Request, body: bytes | None, ask: "Ask") -> web.StreamResponse | None:
-        """Answer a call about files; None for any other. `ask` is GET on the real server, None for a 404 of it."""
-
-    def rewrites(self, path: str) -> bool:
-        """Say whether the real server's answer to `path` may have to be changed."""
-
-    def rewrite(self, document: JSON) -> JSON:
-        """Change an answer of the real server."""
-
-
-Ask: TypeAlias = Callable[[str], Awaitable[JSON]]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     upstream: str
     token: str = field(repr=False)
     dialect: Dialect = field(default_factory=Plain)
-    files: Files | None = None
+    site: Site | None = None
 
 
 def named_experiment(call: Call) -> str | None:
@@ -209,13 +199,10 @@ class _Emulator:
             timeout=ClientTimeout(total=None),
             auto_decompress=False,
         )
-        files = self._settings.files
-        if files is not None:
-            files.open()
         async with self._session:
             yield
-        if files is not None:
-            files.close()
+        if self._settings.site is not None:
+            self._settings.site.close()
 
     async def release(self, _app: web.Application) -> None:
         """Let go of the calls in a black hole, so that a stop does not wait for them."""
@@ -263,34 +250,39 @@ class _Emulator:
     async def _serve(
         self, request: web.Request, number: int, body: bytes | None, *, is_lost: bool
     ) -> web.StreamResponse:
-        raw, files = request.raw_path.partition("?")[0], self._settings.files
-        if files is not None and files.is_signed(raw):
-            return self._noted(number, await files.store(request, body))
-        path = self._dialect.locate(raw)
+        if (served := await self._beside(request, body)) is not None:
+            self._log.note(number, status=served.status)
+            return served
+        path = self._dialect.locate(request.raw_path.partition("?")[0])
         reply = self._judge(request, path, body)
         if reply is None and path is not None:
-            answered = await files.answer(request, body, self._ask) if files is not None else None
-            if answered is not None:
-                return self._noted(number, answered)
             return await self._forward(request, number, path, body, is_lost=is_lost)
         reply = reply or self._dialect.unknown()
         self._log.note(number, status=reply.status)
         return reply.to_response()
 
-    def _noted(self, number: int, response: web.StreamResponse) -> web.StreamResponse:
-        self._log.note(number, status=response.status)
-        return response
+    async def _beside(self, request: web.Request, body: bytes | None) -> web.StreamResponse | None:
+        """Let the site answer what is its own."""
+        if self._settings.site is None:
+            return None
+        served = await self._settings.site.serve(request, body, self._ask, is_signed_in=self._is_signed_in(request))
+        if isinstance(served, bool):
+            return self._dialect.unauthorized().to_response()
+        return served
 
-    async def _ask(self, target: str) -> JSON:
-        async with self._session.get(self._settings.upstream.rstrip("/") + target) as answer:
-            return await answer.json() if answer.status == 200 else None
+    async def _ask(self, path: str) -> Mapping[str, JSON]:
+        async with self._session.get(self._settings.upstream.rstrip("/") + path) as answer:
+            return parse_object(await answer.read()) if answer.status == 200 else {}
+
+    def _is_signed_in(self, request: web.Request) -> bool:
+        given = request.headers.get("Authorization", "").encode()
+        return hmac.compare_digest(given, f"Bearer {self._settings.token}".encode())
 
     def _judge(self, request: web.Request, path: str | None, body: bytes | None) -> Reply | None:
         """Answer what never reaches the real server."""
         if path is None:
             return self._dialect.unknown()
-        given = request.headers.get("Authorization", "").encode()
-        if not hmac.compare_digest(given, f"Bearer {self._settings.token}".encode()):
+        if not self._is_signed_in(request):
             return self._dialect.unauthorized()
         return self._dialect.answer(Call(method=request.method, path=path, document=parse_object(body)))
 
@@ -322,15 +314,19 @@ class _Emulator:
     async def _relay(self, request: web.Request, answer: ClientResponse, *, is_lost: bool) -> web.StreamResponse:
         if answer.status >= 400 or is_lost:
             return self._reshape(answer, await answer.read())
-        files = self._settings.files
-        if files is not None and files.rewrites(request.raw_path) and answer.content_type == "application/json":
-            return web.json_response(files.rewrite(await answer.json()), status=answer.status)
+        if self._settings.site is not None and answer.content_type == "application/json":
+            return self._rewritten(self._settings.site, request, answer, await answer.read())
         response = web.StreamResponse(status=answer.status, headers=_without(answer.headers, HOP_BY_HOP))
         await response.prepare(request)
         async for chunk in answer.content.iter_chunked(CHUNK_BYTES):
             await response.write(chunk)
         await response.write_eof()
         return response
+
+    def _rewritten(self, site: Site, request: web.Request, answer: ClientResponse, body: bytes) -> web.Response:
+        headers = _without(answer.headers, HOP_BY_HOP | {"content-length", "content-type"})
+        document = site.rewrite(request.host, parse_object(body))
+        return web.json_response(document, status=answer.status, headers=headers)
 
     def _reshape(self, answer: ClientResponse, body: bytes) -> web.Response:
         """Put the real server's JSON error into the dialect's shape; leave other bodies alone."""

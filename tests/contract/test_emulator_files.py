@@ -76,7 +76,7 @@ class Workspace:
 @asynccontextmanager
 async def workspace(server: MlflowServer, choices: Choices) -> AsyncIterator[Workspace]:
     files = DatabricksFiles(choices)
-    settings = Settings(upstream=server.url, token=TOKEN, dialect=Databricks(), files=files)
+    settings = Settings(upstream=server.url, token=TOKEN, dialect=Databricks(), site=files)
     async with emulating(settings) as url, ClientSession(timeout=ClientTimeout(total=30)) as session:
         yield Workspace(url, session, files)
 

@@ -24,7 +24,7 @@ def files(request: pytest.FixtureRequest) -> DatabricksFiles:
 async def databricks(
     mlflow_secondary: MlflowServer, session: ClientSession, files: DatabricksFiles
 ) -> AsyncIterator[Workspace]:
-    async with workspace("b", mlflow_secondary, session, dialect=Databricks(), files=files) as made:
+    async with workspace("b", mlflow_secondary, session, dialect=Databricks(), site=files) as made:
         yield made
 
 

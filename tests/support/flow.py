@@ -27,7 +27,7 @@ from dualtrack.clock import SystemClock
 from dualtrack.config import Config, parse
 from dualtrack.demo.compare import RUN_MARK, Side, compare, read
 from dualtrack.demo.servers import MlflowServer
-from dualtrack.emulators.tracking import Dialect, Files, Plain, Settings, make_app
+from dualtrack.emulators.tracking import Dialect, Plain, Settings, Site, make_app
 from dualtrack.metrics import Metrics
 from tests.support.servers import Control
 
@@ -84,11 +84,11 @@ async def workspace(
     session: ClientSession,
     port: int = 0,
     dialect: Dialect | None = None,
-    files: Files | None = None,
+    site: Site | None = None,
 ) -> AsyncIterator[Workspace]:
     """Serve a façade here; at `port` if one is given, as after a restart."""
     token = SECRETS[f"TOKEN_{name.upper()}"]
-    settings = Settings(upstream=server.url, token=token, dialect=dialect or Plain(), files=files)
+    settings = Settings(upstream=server.url, token=token, dialect=dialect or Plain(), site=site)
     runner = web.AppRunner(make_app(settings), shutdown_timeout=0.1)
     await runner.setup()
     try:

@@ -78,7 +78,7 @@ class Workspace:
 @asynccontextmanager
 async def workspace(server: MlflowServer, choices: Choices, sizes: Sizes | None = None) -> AsyncIterator[Workspace]:
     emulator = DatabricksFiles(replace(choices, page=3))
-    settings = Settings(upstream=server.url, token=TOKEN, dialect=Databricks(), files=emulator)
+    settings = Settings(upstream=server.url, token=TOKEN, dialect=Databricks(), site=emulator)
     async with emulating(settings) as url, reaching(url, sizes) as files, ClientSession() as session:
         yield Workspace(url, emulator, files, session, Control(url, session))
 
