@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
+from dualtrack.backends import artifacts_databricks
 from dualtrack.backends.databricks_signed import Sizes
 from dualtrack.core.artifact import Listed
 from dualtrack.demo.servers import MlflowServer
@@ -156,6 +157,31 @@ async def test_a_root_below_an_entity_s_own_is_reached(
         assert await place.files.list(f"{root}/a/b", "c") == [Listed(path="c/d", is_dir=False, size=4)]
 
 
+@pytest.mark.parametrize("of", ["run", "model"])
+@pytest.mark.parametrize("refuses", [0, 404])
+async def test_a_long_listing_is_read_to_its_end(
+    mlflow_primary: MlflowServer, tmp_path: Path, of: str, refuses: int
+) -> None:
+    async with workspace(mlflow_primary, Choices(refuses=refuses)) as place:
+        root, names = await place.root(of), [f"{number}.txt" for number in range(8)]
+        for name in names:
+            await put(place, root, name, tmp_path / "source")
+
+        assert [file.path for file in await place.files.list(root, "")] == names
+
+
+async def test_what_the_files_api_does_not_take_goes_by_a_signed_url(
+    mlflow_primary: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(artifacts_databricks, "FILE_BYTES_MAX", 3)
+    async with workspace(mlflow_primary, Choices()) as place:
+        root = await place.root("run")
+        await put(place, root, "a", tmp_path / "source")
+
+        assert await place.calls("/api/2.0/fs/") == []
+        assert await read(place, root, "a") == b"some"
+
+
 # ---- no token where none belongs -----------------------------------------------------------------------------------
 
 
@@ -290,6 +316,28 @@ async def test_a_lost_answer_to_the_last_call_is_repeated_whole(mlflow_primary: 
         await put(place, root, "a", tmp_path / "source", b"12345678")
 
         assert await read(place, root, "a") == b"12345678"
+
+
+async def test_parts_that_are_not_taken_are_aborted(mlflow_primary: MlflowServer, tmp_path: Path) -> None:
+    async with workspace(mlflow_primary, Choices(refuses=403, kind=Kind.AWS, part_bytes_min=4), SMALL) as place:
+        root = await place.root("run")
+        with pytest.raises(RejectedError, match="EntityTooSmall"):
+            await put(place, root, "a", tmp_path / "source", b"12345678")
+
+        assert not place.emulator.storage.uploads
+
+
+@pytest.mark.parametrize("refuses", [0, 403])
+async def test_a_source_that_shrinks_breaks_the_upload(
+    mlflow_primary: MlflowServer, tmp_path: Path, refuses: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with workspace(mlflow_primary, Choices(refuses=refuses, kind=Kind.GCP)) as place:
+        root = await place.root("run")
+        monkeypatch.setattr(os, "pread", lambda *_: b"so")
+        with pytest.raises(UnreachableError, match="the file ended at 2 of 4 bytes"):
+            await put(place, root, "a", tmp_path / "source")
+
+        assert await place.files.list(root, "") == []
 
 
 @pytest.mark.parametrize("terse", [b"", b"{}", b"200 OK"])

@@ -109,6 +109,21 @@ async def test_the_files_api_keeps_files_and_folders(plain: Workspace) -> None:
     assert (await plain.call("GET", f"{FS}/directories{place}/d"))[0] == 404
 
 
+async def test_the_files_api_refuses_what_cannot_be(plain: Workspace) -> None:
+    place = f"/Volumes/a/b/c/{uuid4().hex}"
+
+    assert (await plain.call("PUT", f"{FS}/directories{place}/d"))[0] == 204
+    assert (await plain.call("PUT", f"{FS}/files{place}/d", data=b"one"))[0] == 400
+    assert (await plain.call("PUT", f"{FS}/files{place}/e", data=b"one"))[0] == 204
+    assert (await plain.call("PUT", f"{FS}/files{place}/e/f", data=b"one"))[0] == 400
+    assert (await plain.call("PUT", f"{FS}/files{place}/d/%2E%2E/x", data=b"one"))[0] == 400
+
+
+async def test_files_want_a_token(plain: Workspace) -> None:
+    async with plain.session.get(f"{plain.url}{FS}/files/Volumes/a") as answer:
+        assert answer.status == 401
+
+
 async def test_a_folder_is_listed_in_pages(mlflow_primary: MlflowServer) -> None:
     async with workspace(mlflow_primary, Choices(page=2)) as plain:
         for name in ("a", "b", "c/d"):
@@ -231,6 +246,9 @@ async def test_adls_appends_at_positions_and_flushes_the_whole(mlflow_primary: M
         assert await plain.read(run, "a") == (200, b"")
         assert (await plain.call("PATCH", f"{url}&action=flush&position=4"))[0] == 200
         assert await plain.read(run, "a") == (200, b"some")
+        assert (await plain.call("PUT", f"{url}&resource=file"))[0] == 201
+        assert (await plain.call("PATCH", f"{url}&action=append&position=0&flush=true", data=b"at once"))[0] == 202
+        assert await plain.read(run, "a") == (200, b"at once")
 
 
 async def test_s3_takes_parts_in_order_by_their_etags(mlflow_primary: MlflowServer) -> None:
@@ -262,6 +280,17 @@ async def etag_of(plain: Workspace, url: str, data: bytes) -> str:
     async with plain.session.put(URL(url, encoded=True), data=data) as answer:
         assert answer.status == 200
         return answer.headers["ETag"]
+
+
+async def test_parts_are_for_s3_and_presigned_urls_are_as_they_are(mlflow_primary: MlflowServer) -> None:
+    async with workspace(mlflow_primary, Choices(kind=Kind.GCP)) as plain:
+        run = await plain.run()
+        body = {"run_id": run, "path": "a", "num_parts": 1}
+        info = await plain.credential(run, "a")
+
+        assert (await plain.call("POST", f"{API}/artifacts/create-multipart-upload", body))[0] == 400
+        assert (await plain.call("POST", f"{API}/artifacts/no-such-call", body))[0] == 404
+        assert (await plain.call("PUT", f"{info['signed_uri']}&x=y", data=b"some"))[0] == 403
 
 
 async def test_an_aborted_upload_is_gone(mlflow_primary: MlflowServer) -> None:
