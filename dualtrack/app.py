@@ -21,9 +21,11 @@ from aiohttp import web
 from dualtrack import __version__
 from dualtrack.admin.api import make_admin
 from dualtrack.admin.status import BackendStatus, Status
-from dualtrack.backends.artifacts import Artifacts
+from dualtrack.backends.artifacts import Artifacts, CloudStore
+from dualtrack.backends.artifacts_databricks import DatabricksArtifacts
 from dualtrack.backends.auth import SCOPES, Azure, Databricks, Fixed, SignIn, TokenFile, basic, bearer
 from dualtrack.backends.http import HttpBackend
+from dualtrack.backends.signed import SignedStorage
 from dualtrack.clock import SystemClock
 from dualtrack.config import Config
 from dualtrack.config_model import (
@@ -132,6 +134,28 @@ def make_backend(name: str, config: Config, metrics: Metrics) -> HttpBackend:
     )
 
 
+def make_storage(name: str, config: Config) -> SignedStorage:
+    """Make the client for a backend's signed URLs; its storage may be public where the backend has a CA of its own."""
+    backend = config.backends[name]
+    tls = ssl.create_default_context()
+    if backend.ca_file is not None:
+        tls.load_verify_locations(cafile=str(backend.ca_file))
+    return SignedStorage(
+        name,
+        connect_timeout=backend.connect_timeout.total_seconds(),
+        read_timeout=backend.read_timeout.total_seconds(),
+        tls=tls,
+        user_agent=f"dualtrack/{__version__}",
+    )
+
+
+def make_clouds(name: str, config: Config, backend: HttpBackend) -> dict[str, CloudStore]:
+    """Choose what reaches the roots that only a backend of this kind has."""
+    if config.backends[name].kind is not Kind.DATABRICKS:
+        return {}
+    return {"dbfs": DatabricksArtifacts(backend, make_storage(name, config))}
+
+
 def name_rule(backend: Backend) -> NameRule:
     names = backend.experiment_names
     return NameRule(
@@ -139,6 +163,7 @@ def name_rule(backend: Backend) -> NameRule:
         qualifies=names.on_collision == "qualify",
         template=names.template or "",
         default_experiment=names.default_experiment or "",
+        is_path=backend.kind is Kind.DATABRICKS,
     )
 
 
@@ -218,7 +243,12 @@ class App:
 
     def _make_stores(self) -> dict[str, Artifacts]:
         return {
-            name: Artifacts(self.backends[name], local=backend.has_local_artifacts, hosts=backend.artifact_hosts)
+            name: Artifacts(
+                self.backends[name],
+                local=backend.has_local_artifacts,
+                hosts=backend.artifact_hosts,
+                clouds=make_clouds(name, self._config, self.backends[name]),
+            )
             for name, backend in self._config.backends.items()
         }
 

@@ -9,29 +9,22 @@ lacks, and a file put where a folder is, are both a bare 500. So a 500 is looked
 for trouble that passes.
 """
 
-import asyncio
 import mimetypes
-import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import BinaryIO, cast
 from urllib.parse import SplitResult, quote, urlsplit
 
-import orjson
-
-from dualtrack.backends.http import HttpBackend, parse_retry_after
-from dualtrack.backends.refusals import error_of
+from dualtrack.backends.answers import Answers, sending
+from dualtrack.backends.http import HttpBackend
 from dualtrack.core.artifact import Listed, UnsafePathError, effective
 from dualtrack.core.exchange import Document
-from dualtrack.errors import BackendError, RejectedError, UnauthorizedError, UnreachableError
-from dualtrack.ports import Fetched, Reply
+from dualtrack.errors import BackendError, RejectedError, UnreachableError
+from dualtrack.ports import Fetched
 
 _ROUTE = "/api/2.0/mlflow-artifacts/artifacts"
-_CHUNK = 1024 * 1024
-_MAX_LISTING = 64 * 1024 * 1024  # some 500,000 files in one folder
-_MAX_ERROR = 64 * 1024
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -40,6 +33,7 @@ class MlflowArtifacts:
 
     def __init__(self, backend: HttpBackend) -> None:
         self._backend = backend
+        self._answers = Answers(backend.name)
 
     def serves(self, root: str) -> bool:
         """Say whether the backend itself serves `root`."""
@@ -54,32 +48,24 @@ class MlflowArtifacts:
     async def put(self, root: str, path: str, source: str) -> None:
         operation = f"put {path}"
         target = self._target(operation, root, path)
-        with self._opened(source, operation) as file:
+        with self._answers.opened(source, operation) as file:
             try:
-                await self._send(target, path, file.fileno(), operation)
+                await self._send(target, path, file, operation)
             except UnreachableError as error:
                 if _is_bare_500(error) and await self._is_in_the_way(root, path):
                     cause = "a folder has its name, or a file that of one of its folders"
                     raise RejectedError(self._backend.name, operation, cause, "rename one of them") from error
                 raise
 
-    def _opened(self, source: str, operation: str) -> BinaryIO:
-        try:
-            return Path(source).open("rb")
-        except FileNotFoundError as error:
-            raise RejectedError(self._backend.name, operation, f"{source} is gone", "was the spool emptied?") from error
-        except OSError as error:
-            raise self._unreachable(operation, f"{source}: {error.strerror}", "can this process read it?") from error
-
-    async def _send(self, target: str, path: str, descriptor: int, operation: str) -> None:
-        size = os.fstat(descriptor).st_size
+    async def _send(self, target: str, path: str, file: BinaryIO, operation: str) -> None:
+        size, chunks = sending(file)
         kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
         headers = {"Content-Type": kind, "Content-Length": str(size)}
         try:
-            async with self._backend.transfer("PUT", target, headers, lambda: _parts(descriptor, size)) as reply:
-                await self._read(reply, operation)
+            async with self._backend.transfer("PUT", target, headers, chunks) as reply:
+                await self._answers.document(reply, operation)
         except OSError as error:
-            raise self._unreachable(operation, str(error), "can this process read the spool?") from error
+            raise self._answers.unreachable(operation, str(error), "can this process read the spool?") from error
 
     @asynccontextmanager
     async def fetch(self, root: str, path: str) -> AsyncIterator[Fetched | None]:
@@ -87,19 +73,12 @@ class MlflowArtifacts:
         target = self._target(operation, root, path)
         async with self._backend.transfer("GET", target, {"Accept-Encoding": "identity"}) as reply:
             if reply.status == HTTPStatus.OK:
-                yield self._fetched(reply, operation)
+                yield self._answers.file(reply, operation)
                 return
-            refusal = await self._refusal(reply, operation)
+            refusal = await self._answers.refusal(reply, operation)
         if not await self._says_missing(refusal, reply.status, root, path):
             raise refusal
         yield None
-
-    def _fetched(self, reply: Reply, operation: str) -> Fetched:
-        is_page = reply.header("Content-Type").startswith("text/html") and not reply.header("Content-Disposition")
-        if is_page or reply.header("Content-Encoding") not in {"", "identity"}:
-            raise self._unusable(operation, "a web page" if is_page else "a compressed body")
-        length = reply.header("Content-Length")
-        return Fetched(size=int(length) if length.isdigit() else None, chunks=reply.body)
 
     async def _says_missing(self, refusal: BackendError, status: int, root: str, path: str) -> bool:
         if status == HTTPStatus.NOT_FOUND:
@@ -114,7 +93,7 @@ class MlflowArtifacts:
         target = f"{_ROUTE}?path={quote(place, safe='/')}"
         async with self._backend.transfer("GET", target, {}) as reply:
             try:
-                document = await self._read(reply, operation)
+                document = await self._answers.document(reply, operation)
             except RejectedError:
                 if reply.status == HTTPStatus.NOT_FOUND:
                     return []
@@ -131,7 +110,7 @@ class MlflowArtifacts:
         target = self._target(operation, root, path)
         try:
             async with self._backend.transfer("DELETE", target, {}) as reply:
-                await self._read(reply, operation)
+                await self._answers.document(reply, operation)
         except RejectedError:
             if reply.status != HTTPStatus.NOT_FOUND:
                 raise
@@ -155,60 +134,6 @@ class MlflowArtifacts:
         if not place:
             raise RejectedError(self._backend.name, operation, "that is the whole artifact store", "name a folder")
         return f"{_ROUTE}/{quote(place, safe='/')}"
-
-    async def _read(self, reply: Reply, operation: str) -> Document:
-        """Read an answer without a file in it; an empty one is an empty document."""
-        if not 200 <= reply.status < 300:
-            raise await self._refusal(reply, operation)
-        body = await _whole(reply, _MAX_LISTING)
-        try:
-            document = orjson.loads(body or b"{}")
-        except orjson.JSONDecodeError:
-            document = None
-        if not isinstance(document, dict):
-            raise self._unusable(operation, "a web page" if body.lstrip()[:1] == b"<" else "no JSON")
-        return document
-
-    async def _refusal(self, reply: Reply, operation: str) -> BackendError:
-        """The error that an answer other than 2xx is."""
-        if 300 <= reply.status < 400:
-            place = reply.header("Location").partition("?")[0]
-            return self._unreachable(operation, f"HTTP {reply.status} redirects to {place}", "check url and access")
-        code, message = error_of(await _whole(reply, _MAX_ERROR))
-        cause = ": ".join(part for part in (f"HTTP {reply.status}", code, message[:300]) if part)
-        if reply.status in {408, 425, 429} or reply.status >= 500:
-            retry_after = parse_retry_after(reply.header("Retry-After"))
-            return self._unreachable(operation, cause, "is its artifact store up?", retry_after)
-        if reply.status == HTTPStatus.NOT_FOUND and not code:  # MLflow names its error; a gateway without it does not
-            return self._unreachable(operation, f"{cause} without an MLflow error", "is it a gateway's answer?")
-        if reply.status == HTTPStatus.UNAUTHORIZED:
-            return UnauthorizedError(self._backend.name, operation, cause, "check the backend's credentials")
-        return RejectedError(self._backend.name, operation, cause, "check what the backend says of this path")
-
-    def _unusable(self, operation: str, what: str) -> UnreachableError:
-        return self._unreachable(operation, f"HTTP 200 with {what}", "is the url that of an MLflow API?")
-
-    def _unreachable(self, operation: str, cause: str, hint: str, retry_after: float | None = None) -> UnreachableError:
-        return UnreachableError(self._backend.name, operation, cause, hint, retry_after=retry_after)
-
-
-async def _parts(descriptor: int, size: int) -> AsyncIterator[bytes]:
-    """Read a file in chunks, from its beginning; a file that has shrunk breaks the transfer."""
-    for offset in range(0, size, _CHUNK):
-        wanted = min(_CHUNK, size - offset)
-        chunk = await asyncio.to_thread(os.pread, descriptor, wanted, offset)
-        if len(chunk) != wanted:
-            raise OSError(f"the file ended at {offset + len(chunk)} of {size} bytes")
-        yield chunk
-
-
-async def _whole(reply: Reply, most: int) -> bytes:
-    body = bytearray()
-    async for chunk in reply.body:
-        body += chunk
-        if len(body) > most:
-            break
-    return bytes(body[:most])
 
 
 def _place(backend: str, operation: str, root: str, path: str) -> str:

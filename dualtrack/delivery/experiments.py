@@ -3,9 +3,10 @@
 Names are the identity here, so this asks before it makes, every time; a lost answer finds what it made.
 """
 
-from dualtrack.core.exchange import Answer, Document
+from dualtrack.core.exchange import Answer, Call, Document
 from dualtrack.core.ids import EntityKind, Ref, Twin
 from dualtrack.ports import Backend, IdMap
+from dualtrack.translate.databricks import lacks_parent, make_parent
 from dualtrack.translate.document import field, objects, parse, text
 from dualtrack.translate.fitting import Fitter
 from dualtrack.translate.mlflow import experiment_by_name, mark_of, marks, set_experiment_tag, translate
@@ -23,6 +24,14 @@ class Experiments:
 
     def name_for(self, original: str, ref: Ref) -> str:
         return translate_name(original, self._rule, ref.client_id)
+
+    async def send(self, call: Call, name: str) -> Answer:
+        """Make a call that gives an experiment `name`; a workspace's folder that is not there is made first."""
+        answer = await self._backend.send(call)
+        if not lacks_parent(answer):
+            return answer
+        made = await self._backend.send(make_parent(name))
+        return await self._backend.send(call) if made.is_success else made
 
     async def place(self, reading: Reading) -> tuple[Answer, Twin | None, bool]:
         """Find or make the experiment: the last answer, its twin if it has one now, and whether it was there.
@@ -52,7 +61,7 @@ class Experiments:
 
     async def _make(self, reading: Reading, ref: Ref, name: str) -> tuple[Answer, Twin | None, bool]:
         call, _ = self._fitter.fit(translate(reading, {}, self._source, name))
-        answer = await self._backend.send(call)
+        answer = await self.send(call, name)
         if not answer.is_success:
             return answer, None, False
         return answer, learn(EntityKind.EXPERIMENT, ref, self._backend.name, parse(answer.body), name), False

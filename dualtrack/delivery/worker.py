@@ -414,7 +414,7 @@ class Worker:
         if reading.exchange.operation == "logModel" and await self._is_repeated(lane, step, known.twins):
             return Done(losses=losses)
         call, unfit = self._policy.fitter.fit(translate(reading, known.twins, self._policy.source, name))
-        answer = await self._backend.send(call)
+        answer = await (self._experiments.send(call, name) if name else self._backend.send(call))
         self._heard(call.operation, answer)
         match self._judge(answer, step, attempt, 1):
             case Delivered():

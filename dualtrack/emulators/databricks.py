@@ -18,6 +18,10 @@ class Databricks(Plain):
     def __init__(self, users: tuple[str, ...] = ("demo@example.com",)) -> None:
         self._folders = {ROOT, HOME, PurePosixPath("/Shared"), *(HOME / user for user in users)}
 
+    def locate(self, path: str) -> str | None:
+        """Have no discovery of OAuth: a current SDK asks for it without a token, often, and goes on without (B1)."""
+        return None if path.startswith(("/.well-known/", "/oidc/")) else path
+
     def answer(self, call: Call) -> Reply | None:
         if call.method == "POST" and call.path == "/api/2.0/workspace/mkdirs":
             return self._make(str(call.document.get("path", "")))

@@ -7,6 +7,8 @@
 | replace      | `Users-ann-churn`: letters, digits, `_` and `-` stay           |
 | template     | `{name}` of the template is what `replace` gives               |
 
+For a Databricks workspace the outcome is a path in its tree (`databricks.workspace_path`).
+
 Two experiments never silently share a name: when the translated one belongs to another experiment already, it is
 qualified by a hash of the whole original, which is the same at every attempt.
 """
@@ -14,6 +16,8 @@ qualified by a hash of the whole original, which is the same at every attempt.
 import hashlib
 import re
 from dataclasses import dataclass
+
+from dualtrack.translate.databricks import workspace_path
 
 _FOREIGN = re.compile(r"[^\w-]+", re.ASCII)
 _LIMIT = 240  # Azure ML allows 256 characters; what is left is for the qualifier
@@ -25,12 +29,18 @@ class NameRule:
     qualifies: bool = True
     template: str = ""
     default_experiment: str = ""
+    is_path: bool = False  # of a Databricks workspace
 
 
 DEFAULT_EXPERIMENT_ID = "0"
 
 
 def translate_name(name: str, rule: NameRule, experiment_id: str = "") -> str:
+    translated = _translated(name, rule, experiment_id)
+    return workspace_path(translated) if rule.is_path else translated
+
+
+def _translated(name: str, rule: NameRule, experiment_id: str) -> str:
     if experiment_id == DEFAULT_EXPERIMENT_ID and rule.default_experiment:
         return rule.default_experiment
     match rule.rule:

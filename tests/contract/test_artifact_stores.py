@@ -24,6 +24,7 @@ from dualtrack.errors import BackendError, RejectedError, UnauthorizedError, Unr
 from dualtrack.metrics import Metrics
 from dualtrack.ports import ArtifactStore
 from tests.support.raw_server import SILENCE, RawServer, Silence, answer, saying
+from tests.support.workspace import ROADS, SIGNED, workspace
 
 ROUTE = "/api/2.0/mlflow-artifacts/artifacts"
 SERVED = "mlflow-artifacts:/1/r/artifacts"
@@ -73,6 +74,7 @@ class Root:
     files: Artifacts
     uri: str
     desk: Path
+    can_delete: bool = True
 
     async def write(self, path: str, content: bytes = b"some") -> None:
         source = self.desk / uuid4().hex
@@ -107,8 +109,13 @@ def address(kind: str, server: MlflowServer, tmp_path: Path) -> str:
     }[kind]
 
 
-@pytest.fixture(params=["served", "served by name", "folder", "file", "other host", "http"])
+@pytest.fixture(params=["served", "served by name", "folder", "file", "other host", "http", *ROADS])
 async def root(request: pytest.FixtureRequest, mlflow_primary: MlflowServer, tmp_path: Path) -> AsyncIterator[Root]:
+    if request.param in ROADS:
+        of, choices = ROADS[request.param]
+        async with workspace(mlflow_primary, choices) as place:
+            yield Root(place.files, await place.root(of), tmp_path, can_delete=request.param not in SIGNED)
+        return
     async with files_at(mlflow_primary.url, local=True) as files:
         yield Root(files, address(request.param, mlflow_primary, tmp_path), tmp_path)
 
@@ -188,6 +195,10 @@ async def test_a_folder_is_no_file_and_a_file_no_folder(root: Root) -> None:
 async def test_a_file_and_a_folder_are_deleted_and_nothing_else(root: Root) -> None:
     for path in ("a.txt", "a.txt.bak", "b/c/d.txt", "bc.txt"):
         await root.write(path)
+    if not root.can_delete:
+        with pytest.raises(RejectedError, match="takes no deletes"):
+            await root.files.delete(root.uri, "a.txt")
+        return
     await root.files.delete(root.uri, "a.txt")
     await root.files.delete(root.uri, "b")
 
@@ -575,7 +586,7 @@ async def test_a_cancelled_write_takes_no_effect(folder: Root, monkeypatch: pyte
         ("s3://bucket/x", "boto3", "pip install boto3"),
         ("gs://bucket/x", "google", "pip install google-cloud-storage"),
         ("wasbs://c@a.blob.core.windows.net/x", "azure", "pip install azure-storage-blob"),
-        ("dbfs:/databricks/mlflow-tracking/1", "later release", ""),
+        ("dbfs:/databricks/mlflow-tracking/1/2/artifacts", "databricks backend only", "kind: databricks"),
         ("azureml://subscriptions/x", "later release", ""),
         ("runs:/abc/x", "no artifact root", ""),
         ("nobody-knows://x", "registered", ""),

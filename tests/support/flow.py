@@ -27,7 +27,7 @@ from dualtrack.clock import SystemClock
 from dualtrack.config import Config, parse
 from dualtrack.demo.compare import RUN_MARK, Side, compare, read
 from dualtrack.demo.servers import MlflowServer
-from dualtrack.emulators.tracking import Plain, Settings, make_app
+from dualtrack.emulators.tracking import Dialect, Plain, Settings, Site, make_app
 from dualtrack.metrics import Metrics
 from tests.support.servers import Control
 
@@ -78,9 +78,17 @@ def _body(entry: Mapping[str, Any]) -> Json:
 
 
 @asynccontextmanager
-async def workspace(name: str, server: MlflowServer, session: ClientSession, port: int = 0) -> AsyncIterator[Workspace]:
+async def workspace(
+    name: str,
+    server: MlflowServer,
+    session: ClientSession,
+    port: int = 0,
+    dialect: Dialect | None = None,
+    site: Site | None = None,
+) -> AsyncIterator[Workspace]:
     """Serve a façade here; at `port` if one is given, as after a restart."""
-    settings = Settings(upstream=server.url, token=SECRETS[f"TOKEN_{name.upper()}"], dialect=Plain())
+    token = SECRETS[f"TOKEN_{name.upper()}"]
+    settings = Settings(upstream=server.url, token=token, dialect=dialect or Plain(), site=site)
     runner = web.AppRunner(make_app(settings), shutdown_timeout=0.1)
     await runner.setup()
     try:

@@ -12,6 +12,7 @@ KEEP = NameRule()
 LAST = NameRule(rule="last-segment")
 REPLACE = NameRule(rule="replace")
 TEMPLATE = NameRule(rule="template", template="mirror-{name}-of-a")
+PATH = NameRule(is_path=True)
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,10 @@ TEMPLATE = NameRule(rule="template", template="mirror-{name}-of-a")
         (REPLACE, "été", "t"),
         (REPLACE, "漢字", "experiment"),
         (TEMPLATE, "/Users/ann/churn", "mirror-Users-ann-churn-of-a"),
+        (PATH, "/Workspace/Users/ann/churn", "/Users/ann/churn"),
+        (PATH, "/Users/ann/churn", "/Users/ann/churn"),
+        (PATH, "/Workspaces/churn", "/Workspaces/churn"),
+        (KEEP, "/Workspace/Users/ann/churn", "/Workspace/Users/ann/churn"),
     ],
 )
 def test_each_rule(rule: NameRule, name: str, translated: str) -> None:
