@@ -14,7 +14,7 @@ import orjson
 import pytest
 from aiohttp import ClientSession
 
-from dualtrack.backends.auth import Azure, Databricks, Fixed, SignIn, TokenFile, basic, bearer
+from dualtrack.backends.auth import Fixed, SignIn, TokenFile, basic, bearer
 from dualtrack.backends.http import HttpBackend, parse_retry_after
 from dualtrack.core.exchange import Call
 from dualtrack.demo.servers import MlflowServer, free_port
@@ -359,51 +359,6 @@ async def test_a_token_file_that_is_no_good_says_so(tmp_path: Path, content: byt
 
     with pytest.raises(UnauthorizedError, match=r"token file .*write a token there"):
         await TokenFile("azure", path).headers()
-
-
-@pytest.fixture
-def nobody_signed_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No variables, no profile, no command line tools, no metadata service: nothing to sign in with, no network."""
-    for name in [name for name in os.environ if name.startswith(("AZURE_", "DATABRICKS_", "IDENTITY_", "MSI_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("PATH", str(tmp_path))
-
-
-async def test_azure_says_what_is_missing(nobody_signed_in: None) -> None:
-    """The real azure-identity: a credential that finds no variables fails before it goes anywhere."""
-    sign_in = Azure("azure", "EnvironmentCredential", "https://management.azure.com/.default", None)
-
-    with pytest.raises(UnauthorizedError, match=r"azure-identity: EnvironmentCredential .*\(check the AZURE_\*"):
-        await sign_in.headers()
-    await sign_in.close()
-
-
-async def test_an_azure_credential_that_does_not_exist_says_so() -> None:
-    sign_in = Azure("azure", "NoSuchCredential", "scope", None)
-
-    with pytest.raises(UnauthorizedError, match=r"azure-identity: .*NoSuchCredential"):
-        await sign_in.headers()
-    await sign_in.close()
-
-
-async def test_databricks_says_what_is_missing(nobody_signed_in: None) -> None:
-    pytest.importorskip("databricks.sdk.core", reason="the databricks-sdk is not installed here")
-    async with saying(answer(404)) as workspace:
-        sign_in = Databricks("databricks", workspace.url, "no-such-profile")
-
-        with pytest.raises(UnauthorizedError, match=r"databricks-sdk: .*\(check the DATABRICKS_\*"):
-            await sign_in.headers()
-
-
-async def test_a_databricks_token_is_sent(nobody_signed_in: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("databricks.sdk.core", reason="the databricks-sdk is not installed here")
-    monkeypatch.setenv("DATABRICKS_TOKEN", "dapi-1")
-
-    async with saying(answer(404)) as workspace:
-        headers = await Databricks("databricks", workspace.url, None).headers()
-
-    assert headers["Authorization"] == "Bearer dapi-1"
 
 
 @every_way

@@ -1,0 +1,124 @@
+"""A workspace and whoever issues its tokens, on one loopback port: real HTTP for the vendors' own sign-in libraries.
+
+It serves a managed identity as App Service does (`IDENTITY_ENDPOINT`), Databricks' OAuth for machines, and an API that
+takes only tokens that it issued and that have not ended.
+"""
+
+import asyncio
+import base64
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+CLIENT_SECRET = "s3cr3t-of-the-client"
+IDENTITY_HEADER = "s3cr3t-of-the-identity-endpoint"
+
+
+def jwt(**claims: Any) -> str:
+    """A token that says so; nobody signed it."""
+    parts = [base64.urlsafe_b64encode(orjson.dumps(part)).decode().rstrip("=") for part in ({"alg": "none"}, claims)]
+    return ".".join([*parts, "unsigned"])
+
+
+@dataclass
+class Workspace:
+    """`life`: seconds that tokens live. `issuing`: cleared, sign-ins hang. `refuses`: they get a 400.
+
+    `takes_none`: no token is good enough.
+    """
+
+    url: str = ""
+    life: int = 3600
+    refuses: bool = False
+    takes_none: bool = False
+    claims: dict[str, Any] = field(default_factory=dict)
+    user: str | None = "ann@example.com"
+    answer: web.Response | None = None
+    issued: list[str] = field(default_factory=list)
+    scopes: list[str] = field(default_factory=list)
+    heard: list[dict[str, str]] = field(default_factory=list)
+    sign_ins: int = 0
+    issuing: asyncio.Event = field(default_factory=asyncio.Event)
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    _ends: dict[str, float] = field(default_factory=dict)
+
+    def revoke(self) -> None:
+        """Take back all tokens."""
+        self._ends.clear()
+
+    async def _issue(self, scope: str) -> dict[str, Any] | None:
+        self.sign_ins += 1
+        self.scopes.append(scope)
+        self.asked.set()
+        await self.issuing.wait()
+        if self.refuses:
+            return None
+        token = jwt(number=self.sign_ins, **self.claims)
+        self.issued.append(token)
+        self._ends[token] = time.time() + self.life
+        return {"access_token": token, "token_type": "Bearer", "expires_in": self.life}
+
+    async def managed_identity(self, request: web.Request) -> web.Response:
+        assert request.headers["X-IDENTITY-HEADER"] == IDENTITY_HEADER
+        resource = request.query["resource"]
+        issued = await self._issue(resource)
+        if issued is None:
+            return web.json_response({"error": "invalid_request", "error_description": "no such identity"}, status=400)
+        return web.json_response({**issued, "resource": resource})
+
+    async def discovery(self, _: web.Request) -> web.Response:
+        return web.json_response({"oidc_endpoint": f"{self.url}/oidc"})
+
+    async def endpoints(self, _: web.Request) -> web.Response:
+        return web.json_response({"token_endpoint": f"{self.url}/oidc/v1/token", "authorization_endpoint": self.url})
+
+    async def machine_token(self, request: web.Request) -> web.Response:
+        pair = base64.b64decode(request.headers["Authorization"].removeprefix("Basic ")).decode()
+        issued = await self._issue("all-apis")
+        if issued is None or pair != f"a-client:{CLIENT_SECRET}":
+            return web.json_response({"error": "invalid_client", "error_description": "who are you"}, status=400)
+        return web.json_response(issued)
+
+    def _is_signed(self, request: web.Request) -> bool:
+        token = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        return not self.takes_none and self._is_known(token)
+
+    def _is_known(self, token: str) -> bool:
+        return self._ends.get(token, 0.0) > time.time() or token.startswith("dapi")
+
+    async def api(self, request: web.Request) -> web.Response:
+        self.heard.append(dict(request.headers))
+        if not self._is_signed(request):
+            return web.json_response({"error_code": "UNAUTHENTICATED", "message": "no valid token"}, status=401)
+        if self.answer is not None:
+            return web.Response(status=self.answer.status, headers=self.answer.headers, body=self.answer.body)
+        if request.path.endswith("/scim/v2/Me"):
+            return web.json_response({"userName": self.user}, status=200 if self.user else 403)
+        return web.json_response({"experiments": [{"experiment_id": "0"}]})
+
+
+@asynccontextmanager
+async def serving() -> AsyncIterator[Workspace]:
+    """Serve one in this event loop; whoever still waits for a token is let go at the end."""
+    workspace = Workspace()
+    workspace.issuing.set()
+    app = web.Application()
+    app.router.add_get("/msi/token", workspace.managed_identity)
+    app.router.add_get("/.well-known/databricks-config", workspace.discovery)
+    app.router.add_get("/oidc/.well-known/oauth-authorization-server", workspace.endpoints)
+    app.router.add_post("/oidc/v1/token", workspace.machine_token)
+    app.router.add_route("*", "/{path:.*}", workspace.api)
+    runner = web.AppRunner(app, shutdown_timeout=1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        workspace.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        yield workspace
+    finally:
+        workspace.issuing.set()
+        await runner.cleanup()
