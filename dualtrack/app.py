@@ -103,8 +103,8 @@ class OnlineReport:
 # --- building -----------------------------------------------------------------------------------------------------
 
 
-def make_sign_in(name: str, backend: Backend) -> SignIn:
-    """Choose how dualtrack signs in to a backend."""
+def make_sign_in(name: str, backend: Backend, *, is_attended: bool = False) -> SignIn:
+    """Choose how dualtrack signs in to a backend. `is_attended`: whoever asks waits as long as a person may take."""
     match backend.auth:
         case TokenAuth(token_file=path) if path is not None:
             return TokenFile(name, path)
@@ -113,7 +113,8 @@ def make_sign_in(name: str, backend: Backend) -> SignIn:
         case BasicAuth() as auth:
             return basic(auth.username, auth.secret.get_secret_value() if auth.secret else "")
         case AzureAuth() as auth:
-            return Cached(name, _azure_tokens(name, backend, auth))
+            tokens = _azure_tokens(name, backend, auth)
+            return Cached(name, tokens, wait=tokens.patience) if is_attended else Cached(name, tokens)
         case DatabricksAuth() as auth:
             return Cached(name, DatabricksTokens(name, backend.base_url, auth.profile))
         case NoAuth() | ForwardAuth():
@@ -132,7 +133,7 @@ def _azure_tokens(name: str, backend: Backend, auth: AzureAuth) -> AzureTokens:
     return AzureTokens(name, auth.credential, make, auth.scope or scope, membership)
 
 
-def make_backend(name: str, config: Config, metrics: Metrics) -> HttpBackend:
+def make_backend(name: str, config: Config, metrics: Metrics, *, is_attended: bool = False) -> HttpBackend:
     backend = config.backends[name]
     tls: ssl.SSLContext | bool = True
     if backend.ca_file is not None:
@@ -140,7 +141,7 @@ def make_backend(name: str, config: Config, metrics: Metrics) -> HttpBackend:
     return HttpBackend(
         name,
         backend.base_url,
-        make_sign_in(name, backend),
+        make_sign_in(name, backend, is_attended=is_attended),
         metrics,
         connect_timeout=backend.connect_timeout.total_seconds(),
         read_timeout=backend.read_timeout.total_seconds(),
@@ -546,16 +547,13 @@ async def run(config: Config) -> None:
 async def check_online(config: Config) -> list[OnlineReport]:
     """Sign in to each backend, all at once, and make a few harmless calls."""
     metrics = Metrics()
-    checks = [
-        _check(make_backend(name, config, metrics), backend.kind, signs_in=not isinstance(backend.auth, ForwardAuth))
-        for name, backend in config.backends.items()
-    ]
-    return list(await asyncio.gather(*checks))
+    backends = {name: make_backend(name, config, metrics, is_attended=True) for name in config.backends}
+    return list(await asyncio.gather(*(_check(each, config.backends[name]) for name, each in backends.items())))
 
 
-async def _check(backend: HttpBackend, kind: Kind, *, signs_in: bool) -> OnlineReport:
+async def _check(backend: HttpBackend, configured: Backend) -> OnlineReport:
     try:
-        seen = await look(backend, kind, signs_in=signs_in)
+        seen = await look(backend, configured.kind, signs_in=not isinstance(configured.auth, ForwardAuth))
     except BackendError as error:
         return OnlineReport(name=backend.name, ok=False, who="", detail=error.cause, hint=error.hint)
     finally:

@@ -16,7 +16,7 @@ import orjson
 
 from dualtrack.backends.http import HttpBackend
 from dualtrack.core.exchange import Answer, Call, Document
-from dualtrack.errors import RejectedError
+from dualtrack.errors import BackendError, RejectedError
 
 _ME = "/api/2.0/preview/scim/v2/Me"
 _SEARCH = "/api/2.0/mlflow/experiments/search?max_results=1"
@@ -47,17 +47,17 @@ class Seen:
 
 
 async def look(backend: HttpBackend, kind: str, *, signs_in: bool = True) -> Seen:
-    """Sign in and ask. Raise `BackendError` with what to mend. Without a sign-in of our own, ask what needs none."""
-    if not signs_in:
-        version = await _version(backend)
-        return Seen(who="each client by itself", detail=version or "answers")
+    """Sign in and ask. Raise `BackendError` with what to mend. Without a sign-in of our own, a 401 is an answer too."""
     headers = await backend.sign_in.headers()
     answer = await backend.send(Call(operation="searchExperiments", method="GET", target=_SEARCH))
+    if not signs_in and answer.status in {401, 403}:
+        return Seen(who="each client by itself", detail="answers, and asks who they are")
     if not answer.is_success:
         raise _refused(backend.name, kind, answer)
     experiments = _document(answer.body).get("experiments")
-    count = len(experiments) if isinstance(experiments, list) else 0
-    seen = f"answers; {'some' if count else 'no'} experiments to be seen"
+    seen = f"answers; {'some' if experiments else 'no'} experiments to be seen"
+    if not signs_in:
+        return Seen(who="each client by itself", detail=seen)
     if kind == _DATABRICKS:
         return Seen(who=await _databricks_user(backend) or "signed in; the workspace does not say as whom", detail=seen)
     if kind == _AZUREML:
@@ -71,17 +71,23 @@ def _refused(name: str, kind: str, answer: Answer) -> RejectedError:
     return RejectedError(name, "check", f"HTTP {answer.status}: {said}", step)
 
 
+async def _aside(backend: HttpBackend, operation: str, target: str) -> bytes:
+    """Ask for what is good to know. Answer the body; nothing where it is not there for us, which is no failure."""
+    try:
+        answer = await backend.send(Call(operation=operation, method="GET", target=target))
+    except BackendError:
+        return b""
+    return answer.body if answer.is_success else b""
+
+
 async def _databricks_user(backend: HttpBackend) -> str:
-    """Answer a name; empty where the API is not there for us, which is no reason to fail."""
-    answer = await backend.send(Call(operation="whoAmI", method="GET", target=_ME))
-    me = _document(answer.body) if answer.is_success else {}
-    return " ".join(_texts(me, "userName", "displayName")[:1])
+    me = _document(await _aside(backend, "whoAmI", _ME))
+    return next(iter(_texts(me, "userName", "displayName")), "")
 
 
 async def _version(backend: HttpBackend) -> str:
-    answer = await backend.send(Call(operation="getVersion", method="GET", target="/version"))
-    words = answer.body.decode(errors="replace").strip()
-    return f"MLflow {words}" if answer.is_success and words[:1].isdigit() and len(words) < 40 else ""
+    words = (await _aside(backend, "getVersion", "/version")).decode(errors="replace").strip()
+    return f"MLflow {words}" if words[:1].isdigit() and len(words) < 40 else ""
 
 
 def _user_of(headers: Mapping[str, str]) -> str:

@@ -128,11 +128,22 @@ async def test_mlflow_says_its_version(auth: str, who: str) -> None:
     assert "MLflow 3.4.0" in report.detail
 
 
-async def test_a_primary_that_clients_sign_in_to_is_asked_without(workspace: Workspace) -> None:
-    report = await check(workspace.url, "databricks", "{type: forward}")
+@pytest.mark.parametrize("said", [answer(401), answer(403), answer(200)])
+async def test_a_primary_that_clients_sign_in_to_is_asked_without(said: bytes) -> None:
+    async with saying(said) as server:
+        report = await check(server.url, "databricks", "{type: forward}")
 
     assert report.ok
     assert "each client" in report.who
+    assert "authorization" not in server.heard[0].headers
+
+
+async def test_a_page_instead_of_a_name_is_no_failure() -> None:
+    async with saying(answer(200), answer(200, b"<html>")) as server:
+        report = await check(server.url, "databricks", '{type: token, token: "${TOKEN}"}')
+
+    assert report.ok
+    assert "does not say" in report.who
 
 
 # ---- what to mend --------------------------------------------------------------------------------------------------

@@ -269,7 +269,10 @@ def test_a_device_code_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
 # ---- databricks-sdk ------------------------------------------------------------------------------------------------
 
 
-async def test_fifty_requests_to_databricks_make_one_sign_in(machine: Workspace) -> None:
+@pytest.mark.parametrize("tells_issuer", [True, False])
+async def test_fifty_requests_to_databricks_make_one_sign_in(machine: Workspace, tells_issuer: bool) -> None:
+    """Whether the host says who issues its tokens or not."""
+    machine.tells_issuer = tells_issuer
     async with backend_at(machine.url, Cached("databricks", databricks(machine))) as backend:
         statuses = await asyncio.gather(*(status_of(backend) for _ in range(50)))
 

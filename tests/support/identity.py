@@ -27,15 +27,18 @@ def jwt(**claims: Any) -> str:
 
 @dataclass
 class Workspace:
-    """`life`: seconds that tokens live. `issuing`: cleared, sign-ins hang. `refuses`: they get a 400.
+    """An API and its issuer, and what they are told to do.
 
-    `takes_none`: no token is good enough.
+    `life`: seconds that tokens live. `token`: the one that is issued every time. `issuing`: cleared, sign-ins hang.
+    `refuses`: they get a 400. `takes_none`: no token is good enough. `tells_issuer`: discovery names who issues tokens.
     """
 
     url: str = ""
     life: int = 3600
     refuses: bool = False
     takes_none: bool = False
+    tells_issuer: bool = True
+    token: str = ""
     claims: dict[str, Any] = field(default_factory=dict)
     user: str | None = "ann@example.com"
     answer: web.Response | None = None
@@ -58,7 +61,7 @@ class Workspace:
         await self.issuing.wait()
         if self.refuses:
             return None
-        token = jwt(number=self.sign_ins, **self.claims)
+        token = self.token or jwt(number=self.sign_ins, **self.claims)
         self.issued.append(token)
         self._ends[token] = time.time() + self.life
         return {"access_token": token, "token_type": "Bearer", "expires_in": self.life}
@@ -72,7 +75,7 @@ class Workspace:
         return web.json_response({**issued, "resource": resource})
 
     async def discovery(self, _: web.Request) -> web.Response:
-        return web.json_response({"oidc_endpoint": f"{self.url}/oidc"})
+        return web.json_response({"oidc_endpoint": f"{self.url}/oidc"} if self.tells_issuer else {})
 
     async def endpoints(self, _: web.Request) -> web.Response:
         return web.json_response({"token_endpoint": f"{self.url}/oidc/v1/token", "authorization_endpoint": self.url})

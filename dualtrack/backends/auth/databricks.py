@@ -45,11 +45,9 @@ class DatabricksTokens:
             raise UnauthorizedError(self._backend, "sign-in", cause, self.hint) from error
 
     def _ask(self, *, fresh: bool) -> Signature:
-        from databricks.sdk.core import Config  # noqa: PLC0415 - seconds to import
-
         asked_at = time.time()
         if fresh or self._config is None or _end_of(self._config) is not None:
-            self._config = Config(host=self._host, profile=self._profile, **_BOUNDS)
+            self._config = _configuration(self._host, self._profile)
         headers = dict(self._config.authenticate())
         ends_at = _end_of(self._config)
         return signature(
@@ -58,6 +56,26 @@ class DatabricksTokens:
 
     async def close(self) -> None:
         return None
+
+
+def _configuration(host: str, profile: str | None) -> Any:
+    """Make a configuration, which signs in. Blocks; raises what the SDK raises."""
+    from databricks.sdk.core import Config  # noqa: PLC0415 - seconds to import
+    from databricks.sdk.credentials_provider import DefaultCredentials  # noqa: PLC0415
+
+    class Discovering(DefaultCredentials):
+        """The SDK's own order; where the host does not say who issues tokens, the workspace does (facts B5).
+
+        Without it, OAuth for machines fails on a host that has no `/.well-known/databricks-config` (SDK 0.156).
+        """
+
+        def __call__(self, cfg: Any) -> Any:
+            if not getattr(cfg, "discovery_url", None):
+                cfg.discovery_url = f"{cfg.host}/oidc/.well-known/oauth-authorization-server"
+            return super().__call__(cfg)
+
+    strategy: Any = Discovering()  # the SDK's own default is not of the type that it asks for either
+    return Config(host=host, profile=profile, credentials_strategy=strategy, **_BOUNDS)
 
 
 def _end_of(config: Any) -> float | None:
