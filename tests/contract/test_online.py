@@ -1,23 +1,16 @@
 """`check --online`: who it is on each backend, and what to mend when it is nobody."""
 
-import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from dualtrack.app import OnlineReport, check_online
 from dualtrack.backends.online import claims_of
 from dualtrack.config import parse
-from tests.support.identity import CLIENT_SECRET, IDENTITY_HEADER, Workspace, jwt, serving
+from tests.support.identity import CLIENT_SECRET, IDENTITY_HEADER, Workspace, certified, jwt, serving
 from tests.support.raw_server import answer, saying
 
 SCOPE = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices/workspaces/w"
@@ -212,44 +205,10 @@ async def test_a_server_without_tls(workspace: Workspace) -> None:
 
 
 async def test_a_certificate_that_nobody_trusts(tmp_path: Path) -> None:
-    async with certified(tmp_path) as url:
-        stranger = await check_plain(url)
-        friend = await check_plain(url, ca_file=str(tmp_path / "cert.pem"))
+    tls, _ = certified(tmp_path)
+    async with serving(tls) as server:
+        stranger = await check_plain(server.url)
+        friend = await check_plain(server.url, ca_file=str(tmp_path / "cert.pem"))
 
     assert "`ca_file`" in stranger.hint
     assert friend.ok
-
-
-@asynccontextmanager
-async def certified(folder: Path) -> AsyncIterator[str]:
-    """A server with a certificate that it made itself."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    secret = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    (folder / "key.pem").write_bytes(secret)
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
-
-    async def search(_: web.Request) -> web.Response:
-        return web.json_response({"experiments": []})
-
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", search)
-    runner = web.AppRunner(app, shutdown_timeout=1)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
-        yield f"https://localhost:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()

@@ -29,7 +29,7 @@ from dualtrack.core.azure import DATABRICKS_SCOPE, PUBLIC
 from dualtrack.core.exchange import Call
 from dualtrack.errors import UnauthorizedError
 from dualtrack.metrics import Metrics
-from tests.support.identity import CLIENT_SECRET, IDENTITY_HEADER, Workspace, serving
+from tests.support.identity import CLIENT_SECRET, IDENTITY_HEADER, Workspace, certified, serving
 from tests.support.raw_server import saying
 
 SEARCH = "/api/2.0/mlflow/experiments/search?max_results=1"
@@ -180,6 +180,46 @@ async def test_a_principal_that_is_no_member_shows_its_role(managed: Workspace) 
     assert headers["Authorization"] == f"Bearer {managed.issued[0]}"
     assert headers["X-Databricks-Azure-Workspace-Resource-Id"] == RESOURCE
     assert headers["X-Databricks-Azure-SP-Management-Token"] == managed.issued[1]
+
+
+@pytest.fixture
+async def entra(nobody_signed_in: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[Workspace]:
+    """An Entra authority over TLS, whose certificate azure-identity trusts here."""
+    server, client = certified(tmp_path)
+    monkeypatch.setattr("aiohttp.connector._SSL_CONTEXT_VERIFIED", client)
+    async with serving(server) as entra:
+        yield entra
+
+
+def principal(entra: Workspace, name: str, **given: str) -> Cached:
+    told = {"tenant_id": "a-tenant", "client_id": "a-client", **given}
+    return Cached(
+        "azure", AzureTokens("azure", name, make_credential("azure", name, told, entra.url), "scope/.default")
+    )
+
+
+async def test_a_service_principal_signs_in(entra: Workspace, tmp_path: Path) -> None:
+    """By its secret, or by its certificate; again with a new token after a 401."""
+    secret = principal(entra, "ClientSecretCredential", client_secret=CLIENT_SECRET)
+    certificate = principal(entra, "CertificateCredential", certificate_path=str(tmp_path / "both.pem"))
+    for sign_in in (secret, certificate):
+        first = await sign_in.headers()
+        again = await sign_in.headers()
+        fresh = await sign_in.headers(fresh=True)
+        await sign_in.close()
+
+        assert first == again == {"Authorization": f"Bearer {entra.issued[-2]}"}
+        assert fresh == {"Authorization": f"Bearer {entra.issued[-1]}"}
+    assert entra.scopes == ["scope/.default"] * 4
+
+
+async def test_a_service_principal_that_is_refused_is_told_why(entra: Workspace) -> None:
+    sign_in = principal(entra, "ClientSecretCredential", client_secret="s3cr3t-that-is-wrong")
+
+    with pytest.raises(UnauthorizedError, match=r"AADSTS7000215.*check tenant_id, client_id") as caught:
+        await sign_in.headers()
+    await sign_in.close()
+    assert "s3cr3t" not in "".join(traceback.format_exception(caught.value)) + repr(vars(caught.value))
 
 
 async def test_azure_says_what_is_missing(nobody_signed_in: None) -> None:
