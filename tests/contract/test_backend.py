@@ -16,6 +16,7 @@ from aiohttp import ClientSession
 
 from dualtrack.backends.auth import Fixed, SignIn, TokenFile, basic, bearer
 from dualtrack.backends.http import HttpBackend, parse_retry_after
+from dualtrack.backends.login import leads_to_login
 from dualtrack.core.exchange import Call
 from dualtrack.demo.servers import MlflowServer, free_port
 from dualtrack.emulators.azureml import DEFAULT_SCOPE, AzureML
@@ -234,6 +235,38 @@ async def test_a_redirect_is_not_followed() -> None:
 
     assert len(server.heard) == 1
     assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "location", "is_login"),
+    [
+        (302, "/login.html", True),
+        (303, "/login.html?error=private-link-validation-error", True),
+        (307, "https://adb-1.2.azuredatabricks.net/login.html?next_url=%2Fapi", True),
+        (302, "https://login.microsoftonline.com/t/oauth2/authorize?client_id=x", True),
+        (302, "https://login.example.org/", True),
+        (302, "/Login", True),
+        (200, "/login.html", False),
+        (304, "/login.html", False),
+        (302, "", False),
+        (302, "http://[", False),
+        (308, "https://mlflow.example.org/api/2.0/mlflow/runs/search", False),
+        (302, "/logins/7", False),
+    ],
+)
+def test_redirects_to_login_pages_are_told_apart(status: int, location: str, is_login: bool) -> None:
+    assert leads_to_login(status, location) is is_login
+
+
+@every_way
+async def test_a_redirect_elsewhere_is_the_answer(way: Way) -> None:
+    """A client may follow it; our own calls do not."""
+    async with told(answer(308, b"", "Location: https://mlflow.example.org/x")) as (backend, _):
+        if way is by_send:
+            with pytest.raises(UnreachableError, match="redirects to https://mlflow"):
+                await way(backend, "GET", "/x", b"")
+        else:
+            assert (await way(backend, "GET", "/x", b""))[0] == 308
 
 
 @pytest.mark.parametrize(
