@@ -465,6 +465,7 @@ class Scripted:
         self.flights: list[bool] = []
         self.goes = asyncio.Event()
         self.fails = False
+        self.failing_flight = 0
         self.goes.set()
 
     def now(self) -> float:
@@ -473,7 +474,7 @@ class Scripted:
     async def fetch(self, *, fresh: bool) -> Signature:
         self.flights.append(fresh)
         await self.goes.wait()
-        if self.fails:
+        if self.fails or len(self.flights) == self.failing_flight:
             raise UnauthorizedError("b", "sign-in", "refused", self.hint)
         return signature({"n": str(len(self.flights))}, self.at, ends_at=self.at + self.life)
 
@@ -590,6 +591,23 @@ async def test_a_fresh_token_waits_for_a_renewal_under_way_and_takes_it() -> Non
 
     assert fresh.result() == {"n": "2"}
     assert source.flights == [False, False]
+
+
+async def test_all_who_were_refused_wait_for_the_new_token_when_a_renewal_fails() -> None:
+    source = Scripted()
+    async with cache(source) as cached:
+        await cached.headers()
+        source.at += 3500
+        source.failing_flight = 2
+        source.goes.clear()
+        await cached.headers()
+        async with asyncio.TaskGroup() as group:
+            waiting = [group.create_task(cached.headers(fresh=True)) for _ in range(3)]
+            await settled()
+            source.goes.set()
+
+    assert [task.result() for task in waiting] == [{"n": "3"}] * 3
+    assert source.flights == [False, False, True]
 
 
 async def test_closing_ends_a_sign_in_under_way() -> None:

@@ -101,15 +101,18 @@ class Cached:
             return held.headers
         if self._flight is not None:
             await self._landed(self._flight)
-        if fresh and self._held is held and now >= self._forced_until:
-            self._forced_until = now + _REST
-            await self._landed(self._take_off(fresh=True))
-        elif self._held is held and (held is None or now >= held.ends_at) and not self._is_refused():
-            await self._landed(self._take_off(fresh=False))
+        if self._held is held and self._is_due(held, fresh=fresh):
+            self._take_off(fresh=fresh)
+        if self._held is held and self._flight is not None:
+            await self._landed(self._flight)
         return self._said()
 
-    def _is_refused(self) -> bool:
-        return self._refusal is not None and self._now() < self._rests_until
+    def _is_due(self, held: Signature | None, *, fresh: bool) -> bool:
+        now = self._now()
+        if fresh:
+            return now >= self._forced_until
+        is_refused = self._refusal is not None and now < self._rests_until
+        return (held is None or now >= held.ends_at) and not is_refused
 
     def _said(self) -> Mapping[str, str]:
         if self._refusal is not None:
@@ -123,6 +126,7 @@ class Cached:
         if self._is_closed:
             raise self._failure("was ended")
         if self._flight is None:
+            self._forced_until = self._now() + _REST if fresh else self._forced_until
             self._flight = asyncio.get_running_loop().create_task(self._fly(fresh=fresh), name="sign-in")
         return self._flight
 
