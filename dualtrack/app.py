@@ -23,8 +23,20 @@ from dualtrack.admin.api import make_admin
 from dualtrack.admin.status import BackendStatus, Status
 from dualtrack.backends.artifacts import Artifacts, CloudStore
 from dualtrack.backends.artifacts_databricks import DatabricksArtifacts
-from dualtrack.backends.auth import SCOPES, Azure, Databricks, Fixed, SignIn, TokenFile, basic, bearer
+from dualtrack.backends.auth import (
+    AzureTokens,
+    Cached,
+    DatabricksTokens,
+    Fixed,
+    Membership,
+    SignIn,
+    TokenFile,
+    basic,
+    bearer,
+    make_credential,
+)
 from dualtrack.backends.http import HttpBackend
+from dualtrack.backends.online import look
 from dualtrack.backends.signed import SignedStorage
 from dualtrack.clock import SystemClock
 from dualtrack.config import Config
@@ -41,6 +53,7 @@ from dualtrack.config_model import (
     TokenAuth,
 )
 from dualtrack.core import breaker as breakers
+from dualtrack.core.azure import DATABRICKS_SCOPE, PUBLIC, cloud_of
 from dualtrack.core.exchange import Call
 from dualtrack.core.limits import BATCH_LIMITS, LENGTHS, RATES
 from dualtrack.core.routes import ROUTES, Goes
@@ -50,7 +63,7 @@ from dualtrack.delivery.experiments import Experiments
 from dualtrack.delivery.files import Files, Side
 from dualtrack.delivery.resolver import Resolver
 from dualtrack.delivery.worker import Policy, Worker
-from dualtrack.errors import BackendError, JournalError, SpoolError, StartError, UnauthorizedError
+from dualtrack.errors import BackendError, JournalError, SpoolError, StartError
 from dualtrack.lifespan import Loops, background
 from dualtrack.metrics import Metrics
 from dualtrack.ports import Usage
@@ -67,7 +80,6 @@ from dualtrack.reconcile.reader import Reader
 from dualtrack.reconcile.settler import Settler
 from dualtrack.store.spool import DiskSpool
 from dualtrack.store.sqlite import SqliteJournal, open_journal
-from dualtrack.translate.document import parse
 from dualtrack.translate.fitting import Fitter
 from dualtrack.translate.names import NameRule
 
@@ -95,8 +107,8 @@ class OnlineReport:
 # --- building -----------------------------------------------------------------------------------------------------
 
 
-def make_sign_in(name: str, backend: Backend) -> SignIn:
-    """Choose how dualtrack signs in to a backend."""
+def make_sign_in(name: str, backend: Backend, *, is_attended: bool = False) -> SignIn:
+    """Choose how dualtrack signs in to a backend. `is_attended`: whoever asks waits as long as a person may take."""
     match backend.auth:
         case TokenAuth(token_file=path) if path is not None:
             return TokenFile(name, path)
@@ -105,15 +117,27 @@ def make_sign_in(name: str, backend: Backend) -> SignIn:
         case BasicAuth() as auth:
             return basic(auth.username, auth.secret.get_secret_value() if auth.secret else "")
         case AzureAuth() as auth:
-            scope = auth.scope or SCOPES.get(backend.kind, SCOPES["azureml"])
-            return Azure(name, auth.credential, scope, auth.authority)
+            tokens = _azure_tokens(name, backend, auth)
+            return Cached(name, tokens, wait=tokens.patience) if is_attended else Cached(name, tokens)
         case DatabricksAuth() as auth:
-            return Databricks(name, backend.base_url, auth.profile)
+            return Cached(name, DatabricksTokens(name, backend.base_url, auth.profile))
         case NoAuth() | ForwardAuth():
             return Fixed({})
 
 
-def make_backend(name: str, config: Config, metrics: Metrics) -> HttpBackend:
+def _azure_tokens(name: str, backend: Backend, auth: AzureAuth) -> AzureTokens:
+    cloud = cloud_of(backend.host)
+    # the public cloud's authority is azure-identity's own default, and AZURE_AUTHORITY_HOST may name another
+    authority = auth.authority or (cloud.authority if cloud is not PUBLIC else None)
+    scope = DATABRICKS_SCOPE if backend.kind is Kind.DATABRICKS else cloud.resource_manager
+    membership = None
+    if auth.workspace_resource_id is not None:
+        membership = Membership(resource_id=auth.workspace_resource_id, scope=cloud.management)
+    make = make_credential(name, auth.credential, auth.given, authority)
+    return AzureTokens(name, auth.credential, make, auth.scope or scope, membership)
+
+
+def make_backend(name: str, config: Config, metrics: Metrics, *, is_attended: bool = False) -> HttpBackend:
     backend = config.backends[name]
     tls: ssl.SSLContext | bool = True
     if backend.ca_file is not None:
@@ -121,7 +145,7 @@ def make_backend(name: str, config: Config, metrics: Metrics) -> HttpBackend:
     return HttpBackend(
         name,
         backend.base_url,
-        make_sign_in(name, backend),
+        make_sign_in(name, backend, is_attended=is_attended),
         metrics,
         connect_timeout=backend.connect_timeout.total_seconds(),
         read_timeout=backend.read_timeout.total_seconds(),
@@ -559,26 +583,17 @@ async def run(config: Config) -> None:
 
 
 async def check_online(config: Config) -> list[OnlineReport]:
-    """Sign in to each backend and make one harmless call."""
+    """Sign in to each backend, all at once, and make a few harmless calls."""
     metrics = Metrics()
-    return [await _check(name, make_backend(name, config, metrics)) for name in config.backends]
+    backends = {name: make_backend(name, config, metrics, is_attended=True) for name in config.backends}
+    return list(await asyncio.gather(*(_check(each, config.backends[name]) for name, each in backends.items())))
 
 
-async def _check(name: str, backend: HttpBackend) -> OnlineReport:
-    call = Call(operation="searchExperiments", method="GET", target="/api/2.0/mlflow/experiments/search?max_results=1")
+async def _check(backend: HttpBackend, configured: Backend) -> OnlineReport:
     try:
-        answer = await backend.send(call)
-    except UnauthorizedError as error:
-        return OnlineReport(name=name, ok=False, who="", detail=error.cause, hint=error.hint)
+        seen = await look(backend, configured.kind, signs_in=not isinstance(configured.auth, ForwardAuth))
     except BackendError as error:
-        return OnlineReport(name=name, ok=False, who="", detail=error.cause, hint=error.hint)
+        return OnlineReport(name=backend.name, ok=False, who="", detail=error.cause, hint=error.hint)
     finally:
         await backend.close()
-    if answer.status in {401, 403}:
-        hint = "the credentials are refused; check the backend's `auth`"
-        return OnlineReport(name=name, ok=False, who="", detail=f"HTTP {answer.status} {answer.message}", hint=hint)
-    if not answer.is_success:
-        hint = "is the url that of an MLflow API?"
-        return OnlineReport(name=name, ok=False, who="", detail=f"HTTP {answer.status} {answer.message}", hint=hint)
-    count = len(parse(answer.body).get("experiments") or [])  # type: ignore[arg-type]
-    return OnlineReport(name=name, ok=True, who="signed in", detail=f"answers; experiments seen: {count}", hint="")
+    return OnlineReport(name=backend.name, ok=True, who=seen.who, detail=seen.detail, hint="")

@@ -106,8 +106,12 @@ __all__ = [
     "size_text",
 ]
 
-_SECRETS = {"token", "password"}
-_SHOWN_AUTH = {"type", "username", "credential", "scope", "authority", "profile", "token_file", "password_file"}
+_SECRETS = {"token", "password", "client_secret", "certificate_password"}
+_SHOWN_AUTH = {
+    *("type", "username", "profile", "credential", "tenant_id", "client_id", "scope", "authority"),
+    *("workspace_resource_id", "certificate_path"),
+    *("token_file", "password_file", "client_secret_file", "certificate_password_file"),
+}
 _CREDENTIALS = re.compile(r"^([a-z][a-z0-9+.-]*://)?.*@", re.DOTALL | re.IGNORECASE)
 _QUERY = re.compile(r"[?#].+", re.DOTALL)
 _LONGEST = 100
@@ -400,7 +404,9 @@ def _sides(config: Config) -> Iterator[str]:
 
 
 def _described(backend: Backend) -> str:
-    return f"{_KINDS[backend.kind]} at {backend.base_url}, with {_SIGN_IN[backend.auth.type]}"
+    auth = backend.auth
+    by = f" ({auth.credential})" if isinstance(auth, AzureAuth) and auth.credential != "default" else ""
+    return f"{_KINDS[backend.kind]} at {backend.base_url}, with {_SIGN_IN[auth.type]}{by}"
 
 
 def _keeping(config: Config) -> Iterator[str]:

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dualtrack.config_model import (
+    PORTS,
     Admin,
+    AzureAuth,
     Backend,
     BasicAuth,
     BearerAuth,
@@ -28,10 +30,17 @@ from dualtrack.config_model import (
     workspace_scope,
 )
 from dualtrack.config_text import Where, duration_text
+from dualtrack.core.azure import CREDENTIALS, CredentialKind
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")  # a label of metrics, a word of the command line, a tag value
 _EVERYWHERE = {"0.0.0.0", "::"}  # noqa: S104 - recognised, not bound
-_PORTS = {"http": 80, "https": 443}
+_DATABRICKS_RESOURCE = re.compile(
+    r"/subscriptions/[^/]+/resourceGroups/[^/]+/providers/Microsoft\.Databricks/workspaces/[^/]+", re.IGNORECASE
+)
+_AUTHORITY = re.compile(r"(https://)?[A-Za-z0-9.-]+(:\d+)?/?")
+
+# what `auth: {type: azure}` may tell a credential, in the order in which it is asked for
+_AZURE_KEYS = ("tenant_id", "client_id", "client_secret", "certificate_path", "certificate_password")
 
 ONE_REGISTRY = "the registry is one backend, because two registries cannot be kept in step"
 
@@ -116,7 +125,7 @@ def _identity(backend: Backend) -> str:
         return backend.url
     # Azure resource ids are compared without case; so is the scheme: one server on http and https is still one.
     path = parts.path.lower() if backend.kind is Kind.AZUREML else parts.path
-    port = "" if parts.port in (None, _PORTS.get(parts.scheme)) else f":{parts.port}"
+    port = "" if parts.port in (None, PORTS.get(parts.scheme)) else f":{parts.port}"
     return f"{parts.hostname}{port}{path}"
 
 
@@ -228,7 +237,8 @@ def _url_trouble(backend: Backend) -> Iterator[tuple[str, str]]:
         yield "has no scheme", "put https:// or http:// in front"
     if parts.scheme not in ("http", "https", "azureml", "databricks"):
         yield "is not an HTTP address", "dualtrack speaks MLflow's REST: start `mlflow server` and give its address"
-    if parts.query or parts.fragment:
+    # what a browser shows of a Databricks workspace (`/?o=123#mlflow`) names the workspace all the same
+    if (parts.query or parts.fragment) and backend.kind is not Kind.DATABRICKS:
         yield "has a query", "end the address at its path"
     yield from _kind_trouble(backend, parts.scheme, host, parts.path)
 
@@ -254,7 +264,7 @@ def _not_ourselves(config: Config, _name: str, backend: Backend) -> Iterator[Fin
     parts = split(backend.base_url)
     if parts is None or not config.listen.port:
         return
-    port = parts.port or _PORTS.get(parts.scheme)
+    port = parts.port or PORTS.get(parts.scheme)
     host = parts.hostname or ""
     is_here = host == config.listen.host or (
         is_loopback(host) and (is_loopback(config.listen.host) or config.listen.host in _EVERYWHERE)
@@ -292,6 +302,77 @@ def _forward_to_primary_only(config: Config, name: str, backend: Backend) -> Ite
 def _backend_secret(_config: Config, _name: str, backend: Backend) -> Iterator[Finding]:
     if isinstance(backend.auth, TokenAuth | BasicAuth):
         yield from _signed(("auth",), backend.auth)
+
+
+def _azure(_config: Config, _name: str, backend: Backend) -> Iterator[Finding]:
+    auth = backend.auth
+    if not isinstance(auth, AzureAuth):
+        return
+    kind = CREDENTIALS.get(auth.credential)
+    if kind is None:
+        yield Finding(
+            where=("auth", "credential"),
+            message="is not a credential that can be named here",
+            fix=f"write one of: {', '.join(CREDENTIALS)}",
+        )
+    else:
+        yield from _credential_keys(auth, kind)
+    if auth.authority is not None and _AUTHORITY.fullmatch(auth.authority) is None:
+        yield Finding(
+            where=("auth", "authority"),
+            message="is not the host of an authority",
+            fix="write for example login.microsoftonline.us, or leave it out: it follows from the url's cloud",
+        )
+    yield from _membership(auth, backend)
+
+
+def _credential_keys(auth: AzureAuth, kind: CredentialKind) -> Iterator[Finding]:
+    where: Where = ("auth",)
+    given = {key for key in _AZURE_KEYS if getattr(auth, key) is not None or getattr(auth, f"{key}_file", None)}
+    for key in _AZURE_KEYS:
+        if key in given and key not in kind.keys:
+            users = ", ".join(dict.fromkeys(each.class_name for each in CREDENTIALS.values() if key in each.keys))
+            yield Finding(
+                where=(*where, key if getattr(auth, key) is not None else f"{key}_file"),
+                message=f"is not used by {kind.class_name}",
+                fix=f"remove it, or name a `credential` that takes it: {users}",
+            )
+        elif key in kind.needs and key not in given:
+            yield Finding(where=where, message=f"has no {key}, which {kind.class_name} needs", fix=f"add `{key}`")
+    yield from _secret(where, "client_secret", auth.client_secret, auth.client_secret_file, required=False)
+    yield from _secret(
+        where, "certificate_password", auth.certificate_password, auth.certificate_password_file, required=False
+    )
+    if auth.certificate_path is not None and not _is_readable(auth.certificate_path):
+        yield Finding(
+            where=(*where, "certificate_path"),
+            message="cannot be read",
+            fix="name a PEM or PKCS12 file that this user can read",
+        )
+
+
+def _membership(auth: AzureAuth, backend: Backend) -> Iterator[Finding]:
+    resource = auth.workspace_resource_id
+    if resource is not None and backend.kind is not Kind.DATABRICKS:
+        yield Finding(
+            where=("auth", "workspace_resource_id"),
+            message=f"is for Databricks, and this backend is {backend.kind}",
+            fix="remove it",
+        )
+    elif resource is not None and _DATABRICKS_RESOURCE.fullmatch(resource) is None:
+        yield Finding(
+            where=("auth", "workspace_resource_id"),
+            message="is not the resource id of a Databricks workspace",
+            fix="copy it from the portal: /subscriptions/…/providers/Microsoft.Databricks/workspaces/NAME",
+        )
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return bool(file.read(1))
+    except (OSError, ValueError):
+        return False
 
 
 def _template(_config: Config, _name: str, backend: Backend) -> Iterator[Finding]:
@@ -388,6 +469,7 @@ BACKEND_RULES: tuple[BackendRule, ...] = (
     BackendRule((("web_url",),), _web_url),
     BackendRule((("auth", "type"),), _forward_to_primary_only),
     BackendRule((("auth",),), _backend_secret),
+    BackendRule((("auth",), ("kind",), ("url",)), _azure),
     BackendRule((("experiment_names",),), _template),
     BackendRule((("ca_file",),), _ca_file),
 )

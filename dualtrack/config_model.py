@@ -199,12 +199,33 @@ class ForwardAuth(Model):
 
 
 class AzureAuth(Model):
-    """Entra ID through azure-identity."""
+    """Entra ID through azure-identity. Which keys a credential needs and takes: `core.azure.CREDENTIALS`."""
 
     type: Literal["azure"] = "azure"
     credential: str = "default"  # or a class of azure-identity, such as ManagedIdentityCredential
-    scope: str | None = None  # by kind: resource manager for Azure ML, the Databricks application for Databricks
-    authority: str | None = None  # azure-identity's own: AZURE_AUTHORITY_HOST, else the public cloud
+    tenant_id: str | None = None
+    client_id: str | None = None
+    client_secret: Secret | None = None
+    client_secret_file: AnyPath | None = None
+    certificate_path: AnyPath | None = None
+    certificate_password: Secret | None = None
+    certificate_password_file: AnyPath | None = None
+    scope: str | None = None  # by kind and cloud: resource manager for Azure ML, the Databricks application there
+    authority: str | None = None  # by the host's cloud; in the public one azure-identity's own: AZURE_AUTHORITY_HOST
+    # of a Databricks workspace, in Azure: lets in a principal that is no member of it, but has a role on it
+    workspace_resource_id: str | None = None
+
+    @property
+    def given(self) -> dict[str, str]:
+        """Answer what the credential is told, by key; secrets in the clear."""
+        secrets = {
+            "client_secret": resolve(self.client_secret, self.client_secret_file),
+            "certificate_password": resolve(self.certificate_password, self.certificate_password_file),
+        }
+        plain = {"tenant_id": self.tenant_id, "client_id": self.client_id, "certificate_path": self.certificate_path}
+        return {key: str(value) for key, value in plain.items() if value is not None} | {
+            key: secret.get_secret_value() for key, secret in secrets.items() if secret is not None
+        }
 
 
 class DatabricksAuth(Model):
@@ -251,14 +272,17 @@ class Kind(StrEnum):
 # Hosts by cloud: facts A1 (azure-ai-ml's cloud table) and B1 ("Per-workspace URLs", databricks-sdk).
 _HOSTS = {
     ".api.azureml.ms": Kind.AZUREML,
+    ".experiments.azureml.net": Kind.AZUREML,  # of old tracking URIs
     ".api.ml.azure.cn": Kind.AZUREML,
     ".api.ml.azure.us": Kind.AZUREML,
     ".azuredatabricks.net": Kind.DATABRICKS,
     ".databricks.azure.us": Kind.DATABRICKS,
     ".databricks.azure.cn": Kind.DATABRICKS,
     ".cloud.databricks.com": Kind.DATABRICKS,
+    ".cloud.databricks.us": Kind.DATABRICKS,
     ".gcp.databricks.com": Kind.DATABRICKS,
 }
+PORTS = {"http": 80, "https": 443}
 _SCHEMES = {"azureml": Kind.AZUREML, "databricks": Kind.DATABRICKS}
 _AUTH = {Kind.AZUREML: "azure", Kind.DATABRICKS: "databricks", Kind.MLFLOW: "none"}
 _WORKSPACE = re.compile(
@@ -296,7 +320,7 @@ def infer_kind(url: str) -> Kind:
     parts = split(url)
     if parts is None:
         return Kind.MLFLOW
-    host = parts.hostname or ""
+    host = parts.hostname or ""  # in lower case
     by_host = (kind for suffix, kind in _HOSTS.items() if host.endswith(suffix))
     return _SCHEMES.get(parts.scheme) or next(by_host, Kind.MLFLOW)
 
@@ -346,17 +370,27 @@ class Backend(Model):
         return parts is not None and is_loopback(parts.hostname or "")
 
     @property
+    def host(self) -> str:
+        parts = split(self.url)
+        return (parts.hostname or "") if parts is not None else ""
+
+    @property
     def base_url(self) -> str:
-        """Answer what MLflow's REST paths are appended to."""
+        """Answer what MLflow's REST paths are appended to: one form, however the address was written."""
         parts = split(self.url)
         if parts is None:
             return self.url
         scheme = "https" if parts.scheme in _SCHEMES else parts.scheme
-        path = parts.path
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        port = "" if parts.port in (None, PORTS.get(scheme)) else f":{parts.port}"
+        return f"{scheme}://{host}{port}{self._base_path(parts.path)}".rstrip("/")
+
+    def _base_path(self, path: str) -> str:
+        if self.kind is Kind.DATABRICKS and is_cloud_host(self.host):
+            return ""  # the path of a browser's address is that of a page
         scope = workspace_scope(path) if self.kind is Kind.AZUREML else ""
-        if scope:  # facts A1: the host and the workspace count, the version is always v2.0 for mlflow 2 and 3
-            path = f"/mlflow/v2.0{scope}"
-        return f"{scheme}://{parts.netloc}{path}".rstrip("/")
+        # facts A1: the host and the workspace count, the version is always v2.0 for mlflow 2 and 3
+        return f"/mlflow/v2.0{scope}" if scope else path
 
 
 _SQLITE = "sqlite:"

@@ -1,12 +1,14 @@
 """One HTTP client per backend: bytes in, bytes out, foreign exceptions renamed, error bodies read once.
 
 `stream` is what a client's request goes through; `exchange` is the short way for small whole ones, and `send` makes
-dualtrack's own calls by it; `transfer` moves its own files. Redirects are never followed:
-one to a login page is the error that it is. A pooled connection is given up after 4 s of rest, because uvicorn, which
-serves MLflow, closes its side after 5 s, and a request that meets a closing connection cannot be told from a lost one.
+dualtrack's own calls; `transfer` moves its own files. A 401 is answered by one fresh token, where the request can be
+sent again. Redirects are never followed: one to a login page is the error that it is (`login`). A pooled connection is
+given up after 4 s of rest, because uvicorn, which serves MLflow, closes its side after 5 s, and a request that meets a
+closing connection cannot be told from a lost one.
 """
 
 import asyncio
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,6 +24,7 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait
 from yarl import URL
 
 from dualtrack.backends.auth import SignIn
+from dualtrack.backends.login import leads_to_login, login_advice, refusal
 from dualtrack.backends.pace import Pace
 from dualtrack.backends.refusals import as_mlflow, error_of
 from dualtrack.backends.wire import SilenceError, WireError, WirePool
@@ -62,7 +65,7 @@ class HttpBackend:
     ) -> None:
         self.name = name
         self.base_url = base_url
-        self._sign_in = sign_in
+        self.sign_in = sign_in
         self._metrics = metrics
         self._pace = Pace(rates)
         self._rewords = rewords
@@ -105,14 +108,39 @@ class HttpBackend:
 
         What reading `body` raises is raised here as it is: it is not the backend's fault.
         """
-        signed = CIMultiDict(await self._sign_in.headers())
-        signed.update(headers)
+        own = await self.sign_in.headers()
         watched = Watched(body) if isinstance(body, AsyncIterator) else None
-        response = await self._watched(method, target, signed, watched, body if isinstance(body, bytes) else None)
+        small = body if isinstance(body, bytes) else None
+        response = await self._watched(method, target, _over(own, headers), watched, small)
+        if response.status == 401:
+            try:
+                renewed = await self._renewed(own, headers)
+            except BaseException:
+                response.close()
+                raise
+            if renewed is not None and watched is None:  # a streamed body is gone; the token is there for the next one
+                response.release()
+                response = await self._watched(method, target, renewed, None, small)
         async with response:
-            reply = self._reply(response, method)
-            is_read = self._rewords and reply.status >= 400 and method != "HEAD" and _is_plain(reply)
-            yield await self._reworded(reply) if is_read else reply
+            yield self._refused_login(response) or await self._as_told(self._reply(response, method), method)
+
+    async def _renewed(self, own: Mapping[str, str], headers: Mapping[str, str]) -> CIMultiDict[str] | None:
+        """After a 401: sign again; None when that changes nothing, or the credentials are the client's own."""
+        if any(name.lower() == "authorization" for name in headers):
+            return None
+        fresh = await self.sign_in.headers(fresh=True)
+        return _over(fresh, headers) if fresh != own else None
+
+    def _refused_login(self, response: aiohttp.ClientResponse) -> Reply | None:
+        location = response.headers.get("Location", "")
+        if not leads_to_login(response.status, location):
+            return None
+        whole = refusal(self.name, location)
+        return Reply(status=whole.status, reason=whole.reason, headers=whole.headers, body=_once(whole.body))
+
+    async def _as_told(self, reply: Reply, method: str) -> Reply:
+        is_read = self._rewords and reply.status >= 400 and method != "HEAD" and _is_plain(reply)
+        return await self._reworded(reply) if is_read else reply
 
     async def _reworded(self, reply: Reply) -> Reply:
         """A refusal, read whole and said in MLflow's shape; headers that told of its body are told anew."""
@@ -144,10 +172,10 @@ class HttpBackend:
         def again() -> Watched | None:
             return Watched(body()) if body is not None else None
 
-        response = await self._watched(method, target, {**await self._sign_in.headers(), **sent}, again())
+        response = await self._watched(method, target, {**await self.sign_in.headers(), **sent}, again())
         if response.status == 401:
             async with response:
-                fresh = await self._sign_in.headers(fresh=True)
+                fresh = await self.sign_in.headers(fresh=True)
             response = await self._watched(method, target, {**fresh, **sent}, again())
         async with response:
             yield self._reply(response, method)
@@ -213,19 +241,26 @@ class HttpBackend:
         headers = {"Content-Type": "application/json", "User-Agent": self._user_agent}
         answer = await self._ask(call, headers)
         if answer.status == 401:
-            headers |= await self._sign_in.headers(fresh=True)
+            headers |= await self.sign_in.headers(fresh=True)
             answer = await self._ask(call, headers)
         return answer
 
     async def exchange(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Whole:
         """Send one small request and read its whole answer; like `stream` otherwise."""
-        signed = CIMultiDict(await self._sign_in.headers())
-        signed.update(headers)
+        own = await self.sign_in.headers()
+        whole = await self._exchanged(method, target, _over(own, headers), body)
+        if whole.status == 401 and (renewed := await self._renewed(own, headers)) is not None:
+            whole = await self._exchanged(method, target, renewed, body)
+        if 300 <= whole.status < 400 and leads_to_login(whole.status, location := whole.header("Location")):
+            return refusal(self.name, location)
+        return whole
+
+    async def _exchanged(self, method: str, target: str, headers: CIMultiDict[str], body: bytes) -> Whole:
         started = time.perf_counter()
         try:
-            answer = await self._wire.exchange(method, target, signed.items(), body)
+            answer = await self._wire.exchange(method, target, headers.items(), body)
         except WireError as error:
-            raise self._unreachable(str(error), method, target, sent=error.sent) from error
+            raise self._unreachable(error, str(error), method, target, sent=error.sent) from error
         self._waited.observe(time.perf_counter() - started)
         self._saw(answer.status)
         whole = Whole(status=answer.status, reason=answer.reason, headers=answer.headers, body=answer.body)
@@ -238,7 +273,8 @@ class HttpBackend:
         await self._pace.turn(call.target)
         try:
             async with asyncio.timeout(self._call_timeout):
-                reply = await self.exchange(call.method, call.target, headers, call.body)
+                signed = _over(await self.sign_in.headers(), headers)
+                reply = await self._exchanged(call.method, call.target, signed, call.body)
         except TimeoutError as error:
             raise self._renamed(error, call.method, call.target) from error
         return self._read(call, reply)
@@ -256,12 +292,12 @@ class HttpBackend:
                 )
             return Answer(status=reply.status, body=body)
         if 300 <= reply.status < 400:
-            location = reply.header("Location").partition("?")[0]
+            location = reply.header("Location")
             raise UnreachableError(
                 self.name,
                 call.operation,
-                f"HTTP {reply.status} redirects to {location}",
-                "check url and network access",
+                f"HTTP {reply.status} redirects to {location.partition('?')[0]}",
+                login_advice(location) if leads_to_login(reply.status, location) else "check url and network access",
             )
         code, message = error_of(body)
         return Answer(status=reply.status, body=body, error_code=code, message=message, retry_after=retry_after)
@@ -279,17 +315,17 @@ class HttpBackend:
     def _renamed(self, error: Exception, method: str, target: str) -> UnreachableError:
         sent = not isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError))
         cause = "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
-        return self._unreachable(cause, method, target, sent=sent)
+        return self._unreachable(error, cause, method, target, sent=sent)
 
-    def _unreachable(self, cause: str, method: str, target: str, *, sent: bool) -> UnreachableError:
+    def _unreachable(self, error: Exception, cause: str, method: str, target: str, *, sent: bool) -> UnreachableError:
         self._mark(is_up=False)
         operation = f"{method} {target.partition('?')[0]}"
-        return UnreachableError(self.name, operation, cause, "is it up, and reachable from here?", sent=sent)
+        return UnreachableError(self.name, operation, cause, _next_step(error), sent=sent)
 
     async def close(self) -> None:
         self._wire.close()
         await self._session.close()
-        await self._sign_in.close()
+        await self.sign_in.close()
 
 
 class Watched:
@@ -315,6 +351,25 @@ class Watched:
         except Exception as error:
             self.error = error
             raise
+
+
+def _over(own: Mapping[str, str], headers: Mapping[str, str]) -> CIMultiDict[str]:
+    """The backend's own sign-in, under what the caller sends."""
+    signed = CIMultiDict(own)
+    signed.update(headers)
+    return signed
+
+
+def _next_step(error: Exception) -> str:
+    """What to do about a connection that could not be made, by what stood in its way."""
+    cause = error.__cause__ or error
+    if isinstance(cause, socket.gaierror):
+        return "this machine does not know the host's name: check url, DNS, and the zone of a private link"
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return "its certificate is not trusted here: name your authority's file as `ca_file`, or check the host's name"
+    if isinstance(cause, ssl.SSLError):
+        return "it does not speak TLS as this machine does: check http:// or https://, the port, and proxies in between"
+    return "is it up, and reachable from here?"
 
 
 def _is_plain(reply: Reply | Whole) -> bool:

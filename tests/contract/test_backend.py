@@ -14,8 +14,9 @@ import orjson
 import pytest
 from aiohttp import ClientSession
 
-from dualtrack.backends.auth import Azure, Databricks, Fixed, SignIn, TokenFile, basic, bearer
+from dualtrack.backends.auth import Fixed, SignIn, TokenFile, basic, bearer
 from dualtrack.backends.http import HttpBackend, parse_retry_after
+from dualtrack.backends.login import leads_to_login
 from dualtrack.core.exchange import Call
 from dualtrack.demo.servers import MlflowServer, free_port
 from dualtrack.emulators.azureml import DEFAULT_SCOPE, AzureML
@@ -242,6 +243,38 @@ async def test_a_redirect_is_not_followed() -> None:
 
 
 @pytest.mark.parametrize(
+    ("status", "location", "is_login"),
+    [
+        (302, "/login.html", True),
+        (303, "/login.html?error=private-link-validation-error", True),
+        (307, "https://adb-1.2.azuredatabricks.net/login.html?next_url=%2Fapi", True),
+        (302, "https://login.microsoftonline.com/t/oauth2/authorize?client_id=x", True),
+        (302, "https://login.example.org/", True),
+        (302, "/Login", True),
+        (200, "/login.html", False),
+        (304, "/login.html", False),
+        (302, "", False),
+        (302, "http://[", False),
+        (308, "https://mlflow.example.org/api/2.0/mlflow/runs/search", False),
+        (302, "/logins/7", False),
+    ],
+)
+def test_redirects_to_login_pages_are_told_apart(status: int, location: str, is_login: bool) -> None:
+    assert leads_to_login(status, location) is is_login
+
+
+@every_way
+async def test_a_redirect_elsewhere_is_the_answer(way: Way) -> None:
+    """A client may follow it; our own calls do not."""
+    async with told(answer(308, b"", "Location: https://mlflow.example.org/x")) as (backend, _):
+        if way is by_send:
+            with pytest.raises(UnreachableError, match="redirects to https://mlflow"):
+                await way(backend, "GET", "/x", b"")
+        else:
+            assert (await way(backend, "GET", "/x", b""))[0] == 308
+
+
+@pytest.mark.parametrize(
     ("body", "code", "message"),
     [
         (b'{"error_code":"RESOURCE_DOES_NOT_EXIST","message":"no run"}', "RESOURCE_DOES_NOT_EXIST", "no run"),
@@ -364,51 +397,6 @@ async def test_a_token_file_that_is_no_good_says_so(tmp_path: Path, content: byt
 
     with pytest.raises(UnauthorizedError, match=r"token file .*write a token there"):
         await TokenFile("azure", path).headers()
-
-
-@pytest.fixture
-def nobody_signed_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No variables, no profile, no command line tools, no metadata service: nothing to sign in with, no network."""
-    for name in [name for name in os.environ if name.startswith(("AZURE_", "DATABRICKS_", "IDENTITY_", "MSI_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("PATH", str(tmp_path))
-
-
-async def test_azure_says_what_is_missing(nobody_signed_in: None) -> None:
-    """The real azure-identity: a credential that finds no variables fails before it goes anywhere."""
-    sign_in = Azure("azure", "EnvironmentCredential", "https://management.azure.com/.default", None)
-
-    with pytest.raises(UnauthorizedError, match=r"azure-identity: EnvironmentCredential .*\(check the AZURE_\*"):
-        await sign_in.headers()
-    await sign_in.close()
-
-
-async def test_an_azure_credential_that_does_not_exist_says_so() -> None:
-    sign_in = Azure("azure", "NoSuchCredential", "scope", None)
-
-    with pytest.raises(UnauthorizedError, match=r"azure-identity: .*NoSuchCredential"):
-        await sign_in.headers()
-    await sign_in.close()
-
-
-async def test_databricks_says_what_is_missing(nobody_signed_in: None) -> None:
-    pytest.importorskip("databricks.sdk.core", reason="the databricks-sdk is not installed here")
-    async with saying(answer(404)) as workspace:
-        sign_in = Databricks("databricks", workspace.url, "no-such-profile")
-
-        with pytest.raises(UnauthorizedError, match=r"databricks-sdk: .*\(check the DATABRICKS_\*"):
-            await sign_in.headers()
-
-
-async def test_a_databricks_token_is_sent(nobody_signed_in: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("databricks.sdk.core", reason="the databricks-sdk is not installed here")
-    monkeypatch.setenv("DATABRICKS_TOKEN", "dapi-1")
-
-    async with saying(answer(404)) as workspace:
-        headers = await Databricks("databricks", workspace.url, None).headers()
-
-    assert headers["Authorization"] == "Bearer dapi-1"
 
 
 @every_way

@@ -128,29 +128,6 @@ def test_kind_follows_from_the_url(url: str, kind: Kind) -> None:
     assert infer_kind(url) is kind
 
 
-@pytest.mark.parametrize(
-    ("url", "kind", "base_url"),
-    [
-        (f"azureml://h.api.azureml.ms/mlflow/v1.0{WORKSPACE}?", None, f"https://h.api.azureml.ms/mlflow/v2.0{WORKSPACE}"),
-        (f"azureml://h.api.azureml.ms/mlflow/v2.0{WORKSPACE}/", None, f"https://h.api.azureml.ms/mlflow/v2.0{WORKSPACE}"),
-        (f"azureml://h.experiments.azureml.net/history/v1.0{WORKSPACE}", None, f"https://h.experiments.azureml.net/mlflow/v2.0{WORKSPACE}"),
-        (f"http://127.0.0.1:7/mlflow/v1.0{WORKSPACE}", "azureml", f"http://127.0.0.1:7/mlflow/v2.0{WORKSPACE}"),
-        ("http://127.0.0.1:7/", "azureml", "http://127.0.0.1:7"),
-        ("adb-1.2.azuredatabricks.net", None, "https://adb-1.2.azuredatabricks.net"),
-        ("databricks://adb-1.2.azuredatabricks.net", None, "https://adb-1.2.azuredatabricks.net"),
-        ("http://127.0.0.1:7", "databricks", "http://127.0.0.1:7"),
-        ("https://mlflow.example.org/team/", None, "https://mlflow.example.org/team"),
-        ("http://[::1]:5100/", None, "http://[::1]:5100"),
-    ],
-)  # fmt: skip
-def test_base_url(url: str, kind: str | None, base_url: str) -> None:
-    config = from_urls("http://first:1", None, "primary")
-    made = Backend.model_validate({"url": url, "kind": kind})
-
-    assert made.base_url == base_url
-    assert config.secondaries == {}
-
-
 def test_sign_in_and_names_follow_from_the_kind() -> None:
     config = from_urls("https://adb-1.2.azuredatabricks.net", f"azureml://h.api.azureml.ms{WORKSPACE}", "primary")
 
