@@ -18,7 +18,7 @@ import base64
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, TypeVar, cast
 from urllib.parse import quote, urlencode
@@ -39,7 +39,7 @@ _T = TypeVar("_T")
 
 _MLFLOW: Final = "/api/2.0/mlflow"
 _MIB: Final = 1024 * 1024
-_S3_PARTS_MAX: Final = 10_000  # Amazon S3, "Multipart upload limits"
+_PIECES_MAX: Final = 10_000  # Amazon S3, "Multipart upload limits"; a block blob takes 50,000
 _ABORT_SECONDS: Final = 10.0
 _NUMBERS: Final = {
     "1": "AZURE_SAS_URI",
@@ -76,8 +76,8 @@ class Credential:
     """What may be done with one path for a while. The URL is a secret."""
 
     kind: str
-    url: str
-    headers: Mapping[str, str]
+    url: str = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
 
 
 class _Ticket:
@@ -148,14 +148,17 @@ class SignedFiles:
         await ask("PATCH", {"action": "flush", "position": str(size)})
 
     async def _put_parts(self, entity: Entity, path: str, source: str, size: int, operation: str) -> None:
-        part_bytes = max(self._sizes.part_bytes, -(-size // _S3_PARTS_MAX))
-        pieces = list(_cut(size, part_bytes))
+        pieces = list(self._pieces(size))
         place: Document = {"run_id": entity.name, "path": path}
         call = f"{_MLFLOW}/artifacts/create-multipart-upload"
         begun = await self._ask("POST", call, operation, {**place, "num_parts": len(pieces)})
-        upload = str(begun["upload_id"])
+        upload = str(begun.get("upload_id") or "")
+        infos = cast("Sequence[Document]", begun.get("upload_credential_infos") or [])
         try:
-            urls = [_credential(info) for info in cast("Sequence[Document]", begun["upload_credential_infos"])]
+            if len(infos) != len(pieces):
+                cause = f"{len(infos)} credentials for {len(pieces)} parts"
+                raise self._answers.unreachable(operation, cause, "is it a Databricks workspace?")
+            urls = [_credential(info) for info in infos]
             etags = list[JSON]()
             for number, (url, piece) in enumerate(zip(urls, pieces, strict=True), 1):
                 part = {**place, "upload_id": upload, "part_number": number}
@@ -189,7 +192,7 @@ class SignedFiles:
 
     async def _abort(self, begun: Document) -> None:
         """Take the parts back; what cannot be taken back, the bucket's own rules clean up."""
-        info = _credential(cast("Document", begun["abort_credential_info"]))
+        info = _credential(cast("Document", begun.get("abort_credential_info") or {}))
         with suppress(BackendError, TimeoutError):
             async with asyncio.timeout(_ABORT_SECONDS):
                 await self._storage.request("DELETE", info.url, info.headers)
@@ -199,7 +202,7 @@ class SignedFiles:
         return self._sizes.model_whole_bytes if entity.is_model else self._sizes.whole_bytes
 
     def _pieces(self, size: int) -> Iterator[tuple[int, int]]:
-        return _cut(size, self._sizes.part_bytes)
+        return _cut(size, max(self._sizes.part_bytes, -(-size // _PIECES_MAX)))
 
     # --- reading ------------------------------------------------------------------------------------------------
 
@@ -283,12 +286,13 @@ class SignedFiles:
         if len(infos) != 1:
             cause = f"{len(infos)} credentials for one path"
             raise self._answers.unreachable(operation, cause, "is it a Databricks workspace?")
-        return _credential(cast("Document", infos[0]["credential_info"]) if entity.is_model else infos[0])
+        info = cast("Document", infos[0].get("credential_info") or {}) if entity.is_model else infos[0]
+        return _credential(info)
 
     async def _part_credential(self, part: Document, operation: str) -> Credential:
         query = urlencode({key: str(value) for key, value in part.items()})
         answer = await self._ask("GET", f"{_MLFLOW}/artifacts/get-presigned-upload-part-url?{query}", operation)
-        return _credential(cast("Document", answer["upload_credential_info"]))
+        return _credential(cast("Document", answer.get("upload_credential_info") or {}))
 
     async def _complete(self, upload: Document, operation: str) -> None:
         """Make the parts a file. What a write answers is `{}`, nothing, or `200 OK` in plain text (facts B6)."""
@@ -322,7 +326,7 @@ def _credential(info: Document) -> Credential:
     kind = str(info.get("type") or "")
     headers = cast("Sequence[Document]", info.get("headers") or [])
     named = {str(header["name"]): str(header.get("value") or "") for header in headers}
-    return Credential(_NUMBERS.get(kind, kind), str(info["signed_uri"]), named)
+    return Credential(_NUMBERS.get(kind, kind), str(info.get("signed_uri") or ""), named)
 
 
 def _fitting(headers: Mapping[str, str]) -> dict[str, str]:

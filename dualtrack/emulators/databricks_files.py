@@ -106,7 +106,7 @@ class DatabricksFiles:
 
     def _is_ours(self, path: str) -> bool:
         is_served = self._choices.rewrites and path.startswith("/api/2.0/mlflow-artifacts/")
-        is_known = path.startswith((FILES, FOLDERS, f"{MLFLOW}artifacts/"))
+        is_known = path.startswith(("/api/2.0/fs/", f"{MLFLOW}artifacts/"))
         return is_served or is_known or OF_MODEL.fullmatch(path.removeprefix(MLFLOW)) is not None
 
     async def _answer(self, request: web.Request, path: str, body: bytes | None, ask: Ask) -> web.StreamResponse | None:

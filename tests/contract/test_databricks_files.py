@@ -432,6 +432,19 @@ async def test_a_storage_that_cannot_be_reached_is_tried_later(said: Any, tmp_pa
     assert "s3cr3t" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "begun", [{}, {"upload_id": "u", "upload_credential_infos": [{"signed_uri": ""}]}, {"upload_id": None}]
+)
+async def test_an_upload_in_parts_that_begins_oddly_is_tried_later(begun: Any, tmp_path: Path) -> None:
+    (tmp_path / "source").write_bytes(b"12345678")
+    closed = answer(403, b'{"error_code": "PERMISSION_DENIED", "message": "no"}')
+    info = {"credential_infos": [{"signed_uri": "http://127.0.0.1:1/a", "type": 2}]}
+    said = (closed, answer(200, orjson.dumps(info)), answer(200, orjson.dumps(begun)))
+    async with saying(*said) as server, reaching(server.url, SMALL) as files:
+        with pytest.raises(UnreachableError, match="credentials for 3 parts"):
+            await files.put("dbfs:/databricks/mlflow-tracking/1/r/artifacts", "a", str(tmp_path / "source"))
+
+
 async def test_a_type_that_nobody_knows_is_refused(tmp_path: Path) -> None:
     (tmp_path / "source").write_bytes(b"some")
     closed = answer(403, b'{"error_code": "PERMISSION_DENIED", "message": "no"}')

@@ -117,6 +117,8 @@ async def test_the_files_api_refuses_what_cannot_be(plain: Workspace) -> None:
     assert (await plain.call("PUT", f"{FS}/files{place}/e", data=b"one"))[0] == 204
     assert (await plain.call("PUT", f"{FS}/files{place}/e/f", data=b"one"))[0] == 400
     assert (await plain.call("PUT", f"{FS}/files{place}/d/%2E%2E/x", data=b"one"))[0] == 400
+    status, answer = await plain.call("POST", f"{FS}/create-download-url?path=/Volumes/a")
+    assert (status, answer["error_code"]) == (404, "ENDPOINT_NOT_FOUND")
 
 
 async def test_files_want_a_token(plain: Workspace) -> None:
