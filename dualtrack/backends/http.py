@@ -95,7 +95,7 @@ class HttpBackend:
         """
         signed = CIMultiDict(await self._sign_in.headers())
         signed.update(headers)
-        watched = _Watched(body) if isinstance(body, AsyncIterator) else None
+        watched = Watched(body) if isinstance(body, AsyncIterator) else None
         response = await self._watched(method, target, signed, watched, body if isinstance(body, bytes) else None)
         async with response:
             yield self._reply(response, method)
@@ -115,8 +115,8 @@ class HttpBackend:
         """
         sent = {"User-Agent": self._user_agent, **headers}
 
-        def again() -> _Watched | None:
-            return _Watched(body()) if body is not None else None
+        def again() -> Watched | None:
+            return Watched(body()) if body is not None else None
 
         response = await self._watched(method, target, {**await self._sign_in.headers(), **sent}, again())
         if response.status == 401:
@@ -131,7 +131,7 @@ class HttpBackend:
         method: str,
         target: str,
         headers: Mapping[str, str],
-        watched: "_Watched | None",
+        watched: "Watched | None",
         small: bytes | None = None,
     ) -> aiohttp.ClientResponse:
         try:
@@ -261,7 +261,7 @@ class HttpBackend:
         await self._sign_in.close()
 
 
-class _Watched:
+class Watched:
     """A body on its way out: `error` is what reading it raised, which aiohttp wraps into an error of the connection."""
 
     def __init__(self, chunks: AsyncIterator[bytes]) -> None:
