@@ -9,6 +9,7 @@ import os
 from aiohttp import web
 
 from dualtrack.emulators.azureml import DEFAULT_SCOPE, AzureML
+from dualtrack.emulators.azureml_artifacts import AzureArtifacts
 from dualtrack.emulators.databricks import Databricks
 from dualtrack.emulators.tracking import Dialect, Plain, Settings, make_app
 
@@ -16,7 +17,10 @@ from dualtrack.emulators.tracking import Dialect, Plain, Settings, make_app
 def main() -> None:
     options = _parser().parse_args()
     settings = Settings(
-        upstream=options.upstream, token=options.token or os.environ[options.token_env], dialect=_dialect(options)
+        upstream=options.upstream,
+        token=options.token or os.environ[options.token_env],
+        dialect=_dialect(options),
+        site=AzureArtifacts(options.scope) if options.own_files else None,
     )
     web.run_app(make_app(settings), host="127.0.0.1", port=options.port, print=None, shutdown_timeout=2)
 
@@ -42,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--user", action="append", default=["demo@example.com"], help="databricks: a known user")
     parser.add_argument("--scope", default=DEFAULT_SCOPE, help="azureml: the workspace's path")
     parser.add_argument("--no-logged-models", action="store_true", help="azureml: 404 for them, as the service does")
+    parser.add_argument("--own-files", action="store_true", help="azureml: artifacts as the service keeps them")
     return parser
 
 

@@ -15,7 +15,7 @@ naming rules and the duplicate counters; all others pass in chunks.
 import asyncio
 import hmac
 import io
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, assert_never
 
@@ -108,6 +108,23 @@ class Dialect(Protocol):
         """Put an error into this backend's shape."""
 
 
+Ask: TypeAlias = Callable[[str], Awaitable[Mapping[str, JSON]]]
+
+
+class Site(Protocol):
+    """What a backend serves beside MLflow's API, and where its files lie."""
+
+    async def serve(
+        self, request: web.Request, body: bytes | None, ask: Ask, *, is_signed_in: bool
+    ) -> web.StreamResponse | bool | None:
+        """Answer a call; None is for MLflow's API, False for nobody without a token. `ask` reads the real server."""
+
+    def rewrite(self, host: str, document: JSON) -> JSON:
+        """Put the site's own addresses into an answer of the real server."""
+
+    def close(self) -> None: ...
+
+
 class Plain:
     """A plain MLflow server behind a token."""
 
@@ -132,6 +149,7 @@ class Settings:
     upstream: str
     token: str = field(repr=False)
     dialect: Dialect = field(default_factory=Plain)
+    site: Site | None = None
 
 
 def named_experiment(call: Call) -> str | None:
@@ -183,6 +201,8 @@ class _Emulator:
         )
         async with self._session:
             yield
+        if self._settings.site is not None:
+            self._settings.site.close()
 
     async def release(self, _app: web.Application) -> None:
         """Let go of the calls in a black hole, so that a stop does not wait for them."""
@@ -230,6 +250,9 @@ class _Emulator:
     async def _serve(
         self, request: web.Request, number: int, body: bytes | None, *, is_lost: bool
     ) -> web.StreamResponse:
+        if (served := await self._beside(request, body)) is not None:
+            self._log.note(number, status=served.status)
+            return served
         path = self._dialect.locate(request.raw_path.partition("?")[0])
         reply = self._judge(request, path, body)
         if reply is None and path is not None:
@@ -238,12 +261,28 @@ class _Emulator:
         self._log.note(number, status=reply.status)
         return reply.to_response()
 
+    async def _beside(self, request: web.Request, body: bytes | None) -> web.StreamResponse | None:
+        """Let the site answer what is its own."""
+        if self._settings.site is None:
+            return None
+        served = await self._settings.site.serve(request, body, self._ask, is_signed_in=self._is_signed_in(request))
+        if isinstance(served, bool):
+            return self._dialect.unauthorized().to_response()
+        return served
+
+    async def _ask(self, path: str) -> Mapping[str, JSON]:
+        async with self._session.get(self._settings.upstream.rstrip("/") + path) as answer:
+            return parse_object(await answer.read()) if answer.status == 200 else {}
+
+    def _is_signed_in(self, request: web.Request) -> bool:
+        given = request.headers.get("Authorization", "").encode()
+        return hmac.compare_digest(given, f"Bearer {self._settings.token}".encode())
+
     def _judge(self, request: web.Request, path: str | None, body: bytes | None) -> Reply | None:
         """Answer what never reaches the real server."""
         if path is None:
             return self._dialect.unknown()
-        given = request.headers.get("Authorization", "").encode()
-        if not hmac.compare_digest(given, f"Bearer {self._settings.token}".encode()):
+        if not self._is_signed_in(request):
             return self._dialect.unauthorized()
         return self._dialect.answer(Call(method=request.method, path=path, document=parse_object(body)))
 
@@ -275,12 +314,19 @@ class _Emulator:
     async def _relay(self, request: web.Request, answer: ClientResponse, *, is_lost: bool) -> web.StreamResponse:
         if answer.status >= 400 or is_lost:
             return self._reshape(answer, await answer.read())
+        if self._settings.site is not None and answer.content_type == "application/json":
+            return self._rewritten(self._settings.site, request, answer, await answer.read())
         response = web.StreamResponse(status=answer.status, headers=_without(answer.headers, HOP_BY_HOP))
         await response.prepare(request)
         async for chunk in answer.content.iter_chunked(CHUNK_BYTES):
             await response.write(chunk)
         await response.write_eof()
         return response
+
+    def _rewritten(self, site: Site, request: web.Request, answer: ClientResponse, body: bytes) -> web.Response:
+        headers = _without(answer.headers, HOP_BY_HOP | {"content-length", "content-type"})
+        document = site.rewrite(request.host, parse_object(body))
+        return web.json_response(document, status=answer.status, headers=headers)
 
     def _reshape(self, answer: ClientResponse, body: bytes) -> web.Response:
         """Put the real server's JSON error into the dialect's shape; leave other bodies alone."""
