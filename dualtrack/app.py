@@ -24,6 +24,7 @@ from dualtrack.admin.status import BackendStatus, Status
 from dualtrack.backends.artifacts import Artifacts
 from dualtrack.backends.auth import SCOPES, Azure, Databricks, Fixed, SignIn, TokenFile, basic, bearer
 from dualtrack.backends.http import HttpBackend
+from dualtrack.backends.signed import SignedStorage
 from dualtrack.clock import SystemClock
 from dualtrack.config import Config
 from dualtrack.config_model import (
@@ -128,6 +129,21 @@ def make_backend(name: str, config: Config, metrics: Metrics) -> HttpBackend:
     )
 
 
+def make_storage(name: str, config: Config) -> SignedStorage:
+    """Make the client for a backend's signed URLs; its storage may be public where the backend has a CA of its own."""
+    backend = config.backends[name]
+    tls = ssl.create_default_context()
+    if backend.ca_file is not None:
+        tls.load_verify_locations(cafile=str(backend.ca_file))
+    return SignedStorage(
+        name,
+        connect_timeout=backend.connect_timeout.total_seconds(),
+        read_timeout=backend.read_timeout.total_seconds(),
+        tls=tls,
+        user_agent=f"dualtrack/{__version__}",
+    )
+
+
 def name_rule(backend: Backend) -> NameRule:
     names = backend.experiment_names
     return NameRule(
@@ -214,7 +230,12 @@ class App:
 
     def _make_stores(self) -> dict[str, Artifacts]:
         return {
-            name: Artifacts(self.backends[name], local=backend.has_local_artifacts, hosts=backend.artifact_hosts)
+            name: Artifacts(
+                self.backends[name],
+                make_storage(name, self._config),
+                local=backend.has_local_artifacts,
+                hosts=backend.artifact_hosts,
+            )
             for name, backend in self._config.backends.items()
         }
 

@@ -36,7 +36,7 @@ _CHUNK: Final = 1024 * 1024
 _CACHED: Final = 64  # a run has a root, and a store's client costs a sign-in
 _UNFINISHED: Final = ".artifact.uploading."  # mlflow's servers do not list what is named so, nor let it be written
 
-_LATER: Final = {"dbfs", "azureml"}  # the two clouds' own
+_LATER: Final = {"dbfs"}  # Databricks' own
 _INDIRECT: Final = {"runs", "models"}  # names of roots, not roots
 # their repositories connect to the host that the root names, with what credentials this machine has for the scheme
 # (mlflow 3.17.2, store/artifact/host_policy.py); the wasbs one pins the domain itself

@@ -60,9 +60,10 @@ class Asked:
 
 
 class AzureArtifacts:
-    """The artifacts and the storage of one workspace, the `Site` of its emulator. Without it files are the real server's.
+    """The artifacts and the storage of one workspace, the `Site` of its emulator.
 
-    `page` entries per listing, then a continuation token; `storage_origin` is where signed URLs lead, else the emulator itself.
+    Without it files are the real server's. `page` entries make a listing, then comes a continuation token;
+    `storage_origin` is where signed URLs lead, if not to the emulator itself.
     """
 
     def __init__(self, scope: str, *, page: int = 500, storage_origin: str = "") -> None:

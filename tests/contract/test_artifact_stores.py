@@ -18,11 +18,13 @@ from dualtrack.backends import repositories
 from dualtrack.backends.artifacts import Artifacts
 from dualtrack.backends.auth import SignIn, TokenFile, bearer
 from dualtrack.backends.http import HttpBackend
+from dualtrack.backends.signed import SignedStorage
 from dualtrack.core.artifact import Listed
 from dualtrack.demo.servers import MlflowServer, free_port
 from dualtrack.errors import BackendError, RejectedError, UnauthorizedError, UnreachableError
 from dualtrack.metrics import Metrics
 from dualtrack.ports import ArtifactStore
+from tests.support.azure import workspace
 from tests.support.raw_server import SILENCE, RawServer, Silence, answer, saying
 
 ROUTE = "/api/2.0/mlflow-artifacts/artifacts"
@@ -49,7 +51,8 @@ async def files_at(
         tls=True,
         user_agent="dualtrack/test",
     )
-    files = Artifacts(backend, local=local, hosts=("localhost", "127.0.0.1"))
+    storage = SignedStorage("azure", connect_timeout=5.0, read_timeout=patience, tls=True, user_agent="dualtrack/test")
+    files = Artifacts(backend, storage, local=local, hosts=("localhost", "127.0.0.1"))
     try:
         yield files
     finally:
@@ -73,6 +76,10 @@ class Root:
     files: Artifacts
     uri: str
     desk: Path
+    tells_sizes: bool = True
+
+    def listed(self, path: str, size: int) -> Listed:
+        return Listed(path=path, is_dir=False, size=size if self.tells_sizes else None)
 
     async def write(self, path: str, content: bytes = b"some") -> None:
         source = self.desk / uuid4().hex
@@ -107,8 +114,12 @@ def address(kind: str, server: MlflowServer, tmp_path: Path) -> str:
     }[kind]
 
 
-@pytest.fixture(params=["served", "served by name", "folder", "file", "other host", "http"])
+@pytest.fixture(params=["served", "served by name", "folder", "file", "other host", "http", "azureml"])
 async def root(request: pytest.FixtureRequest, mlflow_primary: MlflowServer, tmp_path: Path) -> AsyncIterator[Root]:
+    if request.param == "azureml":
+        async with workspace(mlflow_primary) as place, files_at(place.base_url) as files:
+            yield Root(files, place.root, tmp_path, tells_sizes=False)
+        return
     async with files_at(mlflow_primary.url, local=True) as files:
         yield Root(files, address(request.param, mlflow_primary, tmp_path), tmp_path)
 
@@ -133,7 +144,7 @@ async def test_a_file_comes_back_under_its_name(root: Root, name: str) -> None:
     folder = name.rpartition("/")[0]
 
     assert await root.read(name) == b"this"
-    assert await root.files.list(root.uri, folder) == [Listed(path=name, is_dir=False, size=4)]
+    assert await root.files.list(root.uri, folder) == [root.listed(name, 4)]
 
 
 async def test_an_encoded_path_names_what_a_server_makes_of_it(root: Root) -> None:
@@ -164,8 +175,8 @@ async def test_a_listing_is_sorted_and_one_level_deep(root: Root) -> None:
 
     assert await root.files.list(root.uri, "") == [Listed(path="b", is_dir=True)]
     assert await root.files.list(root.uri, "b") == [
-        Listed(path="b/B.txt", is_dir=False, size=4),
-        Listed(path="b/a.txt", is_dir=False, size=4),
+        root.listed("b/B.txt", 4),
+        root.listed("b/a.txt", 4),
         Listed(path="b/c", is_dir=True),
     ]
 
