@@ -306,7 +306,10 @@ class AzureArtifacts:
     def _below_scope(self, operation: str, root: str) -> str:
         place = urlsplit(root)
         found = _SCOPE.search(place.path)
-        host = (place.hostname, place.port or _PORTS.get(self._scheme))
+        try:
+            host = (place.hostname, place.port or _PORTS.get(self._scheme))
+        except ValueError as error:
+            raise self._rejected(operation, f"{root} is no URI", "what does the backend answer?") from error
         if not self._scope or found is None or (host, found[0].lower()) != (self._host, self._scope.lower()):
             hint = "give that workspace a backend of its own, or correct the backend's url"
             raise self._rejected(operation, f"{root} lies in another workspace than the backend's", hint)
