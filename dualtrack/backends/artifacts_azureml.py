@@ -10,7 +10,8 @@ home. Facts A5. Registration is not idempotent, which is why nothing here relies
 there, and may be repeated after a crash at any step. Until the bytes are there a registered file lists, and reads as
 missing.
 
-The service tells no sizes and lists a whole run, flat. Not verified on the real service: that `write` gives a URL for
+The service tells no sizes and lists a whole run, flat. The emulated one has been driven by the vendor's own plugin
+(azureml-mlflow with mlflow 3, 2026-11): uploads, blocks, listings, downloads, the conflict. Not verified on the real service: that `write` gives a URL for
 runs made through MLflow (without one the entry is deleted and registered anew); that `hardDelete` removes the bytes.
 """
 
@@ -22,7 +23,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final, TypeAlias, cast
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import orjson
 
@@ -222,7 +223,7 @@ class AzureArtifacts:
             page = await self._ask(operation, "GET", self._history(run, after)) or {}
             for entry in cast("Sequence[Document]", page.get("value") or []):
                 yield str(entry["path"])
-            last, token = token, str(page.get("continuationToken") or "")
+            last, token = token, _token_of(page)
             if not token:
                 return
             if token == last:
@@ -337,6 +338,13 @@ class AzureArtifacts:
 
     def _unreachable(self, operation: str, cause: str, hint: str, retry_after: float | None = None) -> UnreachableError:
         return UnreachableError(self._name, operation, cause, hint, retry_after=retry_after)
+
+
+def _token_of(page: Document) -> str:
+    """Where a listing goes on. The vendor's plugin follows the link; here its token counts, its host never."""
+    if token := page.get("continuationToken"):
+        return str(token)
+    return parse_qs(urlsplit(str(page.get("nextLink") or "")).query).get("continuationToken", [""])[0]
 
 
 def _fetched(reply: Reply) -> Fetched:

@@ -3,7 +3,7 @@
 Two APIs over one set of entries (facts/backends A5): the run history's, `/history/v1.0{WS}/experiments/{exp}/runs/{run}
 /artifacts…`, and the generic one, `/artifact/v2.0{WS}/artifacts/{origin}/{container}/…`, where a run is the container
 `dcid.<run>` of the origin `ExperimentRun`. A path is registered before any byte arrives and cannot be registered twice;
-that conflict is told inside an answer 200. Runs are the real server's. Not known and chosen here: `write` answers as
+that conflict is told inside an answer 200. Listings go on by `nextLink`, which is what the plugin follows. Runs are the real server's. Not known and chosen here: `write` answers as
 `contentinfo` does; deleting an entry leaves its blob unless `hardDelete=true`; containers other than runs are made at
 their first use.
 """
@@ -11,10 +11,10 @@ their first use.
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
-from urllib.parse import parse_qs, unquote
+from urllib.parse import parse_qs, unquote, urlencode
 from uuid import uuid4
 
 from aiohttp import web
@@ -53,6 +53,7 @@ class Asked:
     query: Mapping[str, str]
     document: Mapping[str, JSON]
     origin: str
+    url: str
 
     @property
     def path(self) -> str:
@@ -93,6 +94,7 @@ class AzureArtifacts:
             query={key: values[0] for key, values in parse_qs(text, keep_blank_values=True).items()},
             document=parse_object(body),
             origin=self._storage_origin or f"{request.scheme}://{request.host}",
+            url=f"{request.scheme}://{request.host}{path}",
         )
         if found := RUN_ARTIFACTS.fullmatch(path.removeprefix(self._history)):
             return await self._of_run(found, asked, ask)
@@ -205,7 +207,9 @@ class AzureArtifacts:
         start = int(asked.query.get("continuationToken") or 0)
         end = start + self._page
         token = str(end) if end < len(entries) else None
-        return web.json_response({"value": entries[start:end], "continuationToken": token, "nextLink": None})
+        # the vendor's plugin follows the link, and knows nothing of the token
+        link = f"{asked.url}?{urlencode({**asked.query, 'continuationToken': token})}" if token else None
+        return web.json_response({"value": entries[start:end], "continuationToken": token, "nextLink": link})
 
     def _content(self, container: Container, path: str, asked: Asked, rights: str) -> dict[str, JSON]:
         return {
@@ -252,7 +256,7 @@ def error(status: int, message: str) -> web.Response:
 
 
 def _with_verb(asked: Asked, verb: str) -> Asked:
-    return Asked(method=asked.method, verb=verb, query=asked.query, document=asked.document, origin=asked.origin)
+    return replace(asked, verb=verb)
 
 
 def _entry(container: Container, path: str) -> dict[str, JSON]:

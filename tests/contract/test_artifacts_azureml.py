@@ -334,3 +334,16 @@ async def test_a_listing_that_does_not_go_on_is_trouble() -> None:
             await AzureArtifacts(backend, signed).list("azureml://experiments/e/runs/r/artifacts", "")
         await signed.close()
         await backend.close()
+
+
+async def test_a_listing_goes_on_where_only_a_link_says_how() -> None:
+    """The plugin of the vendor goes by the link; whom it names is never asked."""
+    first = answer(200, b'{"value": [{"path": "a"}], "nextLink": "https://elsewhere/x?continuationToken=t%201"}')
+    async with saying(first, answer(200, b'{"value": [{"path": "b"}]}')) as server:
+        backend, signed = backend_at(f"{server.url}/mlflow/v2.0{DEFAULT_SCOPE}"), storage()
+        listed = await AzureArtifacts(backend, signed).list("azureml://experiments/e/runs/r/artifacts", "")
+        await signed.close()
+        await backend.close()
+
+    assert [each.path for each in listed] == ["a", "b"]
+    assert server.heard[1].line.split()[1].endswith("/artifacts?continuationToken=t%201")
