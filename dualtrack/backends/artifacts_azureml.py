@@ -10,9 +10,10 @@ home. Facts A5. Registration is not idempotent, which is why nothing here relies
 there, and may be repeated after a crash at any step. Until the bytes are there a registered file lists, and reads as
 missing.
 
-The service tells no sizes and lists a whole run, flat. The emulated one has been driven by the vendor's own plugin
-(azureml-mlflow with mlflow 3, 2026-11): uploads, blocks, listings, downloads, the conflict. Not verified on the real service: that `write` gives a URL for
-runs made through MLflow (without one the entry is deleted and registered anew); that `hardDelete` removes the bytes.
+The service tells no sizes and lists a whole run, flat. The emulated one was driven by the vendor's own plugin too
+(azureml-mlflow 1.62.0.post6 with mlflow 3.15.0, 2026-11): uploads, blocks, listings, downloads, the conflict. Not verified on the
+real service: that `write` gives a URL for runs made through MLflow (without one the entry is deleted and registered
+anew), and that `hardDelete` removes the bytes.
 """
 
 import asyncio

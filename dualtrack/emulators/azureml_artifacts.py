@@ -3,9 +3,9 @@
 Two APIs over one set of entries (facts/backends A5): the run history's, `/history/v1.0{WS}/experiments/{exp}/runs/{run}
 /artifacts…`, and the generic one, `/artifact/v2.0{WS}/artifacts/{origin}/{container}/…`, where a run is the container
 `dcid.<run>` of the origin `ExperimentRun`. A path is registered before any byte arrives and cannot be registered twice;
-that conflict is told inside an answer 200. Listings go on by `nextLink`, which is what the plugin follows. Runs are the real server's. Not known and chosen here: `write` answers as
-`contentinfo` does; deleting an entry leaves its blob unless `hardDelete=true`; containers other than runs are made at
-their first use.
+that conflict is told inside an answer 200. Listings go on by `nextLink`, which is what the vendor's plugin follows.
+Runs are the real server's. Not known and chosen here: `write` answers as `contentinfo` does; deleting an entry leaves
+its blob unless `hardDelete=true`; containers other than runs are made at their first use.
 """
 
 import json
