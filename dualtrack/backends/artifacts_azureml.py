@@ -11,9 +11,9 @@ there, and may be repeated after a crash at any step. Until the bytes are there 
 missing.
 
 The service tells no sizes and lists a whole run, flat. The emulated one was driven by the vendor's own plugin too
-(azureml-mlflow 1.62.0.post6 with mlflow 3.15.0, 2026-11): uploads, blocks, listings, downloads, the conflict. Not verified on the
-real service: that `write` gives a URL for runs made through MLflow (without one the entry is deleted and registered
-anew), and that `hardDelete` removes the bytes.
+(azureml-mlflow 1.62.0.post6 with mlflow 3.15.0, 2026-11): uploads, blocks, listings, downloads, the conflict. Not
+verified on the real service: that `write` gives a URL for runs made through MLflow (without one the entry is deleted
+and registered anew), and that `hardDelete` removes the bytes.
 """
 
 import asyncio
