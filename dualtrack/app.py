@@ -21,7 +21,8 @@ from aiohttp import web
 from dualtrack import __version__
 from dualtrack.admin.api import make_admin
 from dualtrack.admin.status import BackendStatus, Status
-from dualtrack.backends.artifacts import Artifacts
+from dualtrack.backends.artifacts import Artifacts, CloudStore
+from dualtrack.backends.artifacts_azureml import AzureArtifacts
 from dualtrack.backends.auth import SCOPES, Azure, Databricks, Fixed, SignIn, TokenFile, basic, bearer
 from dualtrack.backends.http import HttpBackend
 from dualtrack.backends.signed import SignedStorage
@@ -144,6 +145,13 @@ def make_storage(name: str, config: Config) -> SignedStorage:
     )
 
 
+def make_clouds(name: str, config: Config, backend: HttpBackend) -> dict[str, CloudStore]:
+    """Choose what reaches the roots that only a backend of this kind has."""
+    if config.backends[name].kind is not Kind.AZUREML:
+        return {}
+    return {"azureml": AzureArtifacts(backend, make_storage(name, config))}
+
+
 def name_rule(backend: Backend) -> NameRule:
     names = backend.experiment_names
     return NameRule(
@@ -232,9 +240,9 @@ class App:
         return {
             name: Artifacts(
                 self.backends[name],
-                make_storage(name, self._config),
                 local=backend.has_local_artifacts,
                 hosts=backend.artifact_hosts,
+                clouds=make_clouds(name, self._config, self.backends[name]),
             )
             for name, backend in self._config.backends.items()
         }

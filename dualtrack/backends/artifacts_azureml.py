@@ -70,7 +70,7 @@ class _Batch:
 
 
 class AzureArtifacts:
-    """An `ArtifactStore` of roots that `serves` says yes to. Closing `storage` is its owner's."""
+    """An `ArtifactStore` of the roots of one workspace. `close` closes the storage, and leaves the backend open."""
 
     def __init__(self, backend: HttpBackend, storage: SignedStorage) -> None:
         self._backend = backend
@@ -83,8 +83,8 @@ class AzureArtifacts:
         self._host = (own.hostname, own.port or _PORTS.get(own.scheme))
         self._waiting: dict[_Run, _Batch] = {}
 
-    def serves(self, root: str) -> bool:
-        return urlsplit(root).scheme == "azureml"
+    async def close(self) -> None:
+        await self._storage.close()
 
     async def put(self, root: str, path: str, source: str) -> None:
         operation = f"put {path}"

@@ -37,6 +37,7 @@ _CACHED: Final = 64  # a run has a root, and a store's client costs a sign-in
 _UNFINISHED: Final = ".artifact.uploading."  # mlflow's servers do not list what is named so, nor let it be written
 
 _LATER: Final = {"dbfs"}  # Databricks' own
+_CLOUD_KINDS: Final = {"azureml": "azureml"}  # roots that only a backend of that kind has
 _INDIRECT: Final = {"runs", "models"}  # names of roots, not roots
 # their repositories connect to the host that the root names, with what credentials this machine has for the scheme
 # (mlflow 3.17.2, store/artifact/host_policy.py); the wasbs one pins the domain itself
@@ -194,6 +195,9 @@ class Repositories:
             return _Folder(self._local_path(operation, root))
         if scheme in _LATER:
             raise self._rejected(operation, f"{_shown(root)}: {scheme}: roots come with a later release", "wait for it")
+        if scheme in _CLOUD_KINDS:
+            hint = f"if that is what it is: backends.{self._name}.kind: {_CLOUD_KINDS[scheme]}"
+            raise self._rejected(operation, f"{_shown(root)} is reached on a {_CLOUD_KINDS[scheme]} backend only", hint)
         if scheme in _BY_HOST:
             self._check_host(operation, root)
         if scheme in _INDIRECT:

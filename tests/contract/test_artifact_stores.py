@@ -16,8 +16,10 @@ import pytest
 
 from dualtrack.backends import repositories
 from dualtrack.backends.artifacts import Artifacts
+from dualtrack.backends.artifacts_azureml import AzureArtifacts
 from dualtrack.backends.auth import SignIn, TokenFile, bearer
 from dualtrack.backends.http import HttpBackend
+from dualtrack.backends.repositories import Repositories
 from dualtrack.backends.signed import SignedStorage
 from dualtrack.core.artifact import Listed
 from dualtrack.demo.servers import MlflowServer, free_port
@@ -52,7 +54,8 @@ async def files_at(
         user_agent="dualtrack/test",
     )
     storage = SignedStorage("azure", connect_timeout=5.0, read_timeout=patience, tls=True, user_agent="dualtrack/test")
-    files = Artifacts(backend, storage, local=local, hosts=("localhost", "127.0.0.1"))
+    clouds = {"azureml": AzureArtifacts(backend, storage)}
+    files = Artifacts(backend, local=local, hosts=("localhost", "127.0.0.1"), clouds=clouds)
     try:
         yield files
     finally:
@@ -393,6 +396,16 @@ async def test_a_served_root_that_leads_out_is_refused() -> None:
     async with told() as (files, server):
         with pytest.raises(RejectedError, match="safe path"):
             await files.list("mlflow-artifacts:/a/../../b", "")
+
+    assert server.heard == []
+
+
+async def test_azure_roots_are_for_backends_of_that_kind() -> None:
+    async with told() as (_, server), files_at(server.url) as files:
+        with pytest.raises(RejectedError, match="azureml backend only"):
+            await Repositories("azure", server.url).list("azureml://experiments/e/runs/r/artifacts", "")
+        with pytest.raises(RejectedError, match="another workspace"):
+            await files.list("azureml://elsewhere/x", "")
 
     assert server.heard == []
 
