@@ -37,11 +37,12 @@ from dualtrack.config_model import (
     ForwardAuth,
     Kind,
     NoAuth,
+    OnLimit,
     TokenAuth,
 )
 from dualtrack.core import breaker as breakers
 from dualtrack.core.exchange import Call
-from dualtrack.core.limits import BATCH_LIMITS
+from dualtrack.core.limits import BATCH_LIMITS, LENGTHS, RATES
 from dualtrack.core.routes import ROUTES, Goes
 from dualtrack.core.verdict import RetryPolicy
 from dualtrack.delivery.dispatcher import Dispatcher
@@ -67,6 +68,7 @@ from dualtrack.reconcile.settler import Settler
 from dualtrack.store.spool import DiskSpool
 from dualtrack.store.sqlite import SqliteJournal, open_journal
 from dualtrack.translate.document import parse
+from dualtrack.translate.fitting import Fitter
 from dualtrack.translate.names import NameRule
 
 log = structlog.get_logger("dualtrack.app")
@@ -127,6 +129,8 @@ def make_backend(name: str, config: Config, metrics: Metrics) -> HttpBackend:
         connections=config.limits.max_connections,
         tls=tls,
         user_agent=f"dualtrack/{__version__}",
+        rates=RATES[backend.kind],
+        rewords=backend.kind is not Kind.MLFLOW,
     )
 
 
@@ -300,6 +304,7 @@ class App:
             workers=delivery.workers,
         )
         journal.on_due(dispatcher.wake)
+        fitter = Fitter(LENGTHS[backend.kind], skips=backend.on_limit is OnLimit.SKIP)
         policy = Policy(
             source=config.primary,
             limits=BATCH_LIMITS[backend.kind],
@@ -310,6 +315,8 @@ class App:
             ),
             read_ahead_bytes=delivery.read_ahead,
             linger=delivery.linger.total_seconds(),
+            fitter=fitter,
+            keeps_overflow=backend.on_limit is OnLimit.OVERFLOW,
             copies_at_end=config.artifacts == "direct",
         )
         files = Files(self._side(config.primary), self._side(name), self.spool, journal, self.metrics)
@@ -319,7 +326,7 @@ class App:
             journal,
             reader,
             Resolver(name, journal, adopter),
-            Experiments(self.backends[name], journal, config.primary, name_rule(backend)),
+            Experiments(self.backends[name], journal, config.primary, name_rule(backend), fitter),
             files,
             self._clock,
             self.metrics,
@@ -337,6 +344,7 @@ class App:
             body_timeout=config.limits.body_timeout.total_seconds(),
             forwards_credentials=isinstance(config.primary_backend.auth, ForwardAuth),
             passes_when_full=config.store.on_full == "primary-only",
+            history_page=_HISTORY_PAGE[config.primary_backend.kind],
         )
         primary = Primary(self.primary, rules, self._clock)
         mirrored = None

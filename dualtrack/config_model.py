@@ -234,6 +234,14 @@ class ExperimentNames(Model):
     default_experiment: str | None = None  # None: as the rule makes it from the primary's name
 
 
+class OnLimit(StrEnum):
+    """What becomes of a name or value that a backend does not take whole, or of one item too many."""
+
+    SHORTEN = "shorten"  # its beginning and a hash; what cannot be shortened is left out
+    OVERFLOW = "overflow"  # the same, and the whole of it in `dualtrack/overflow.json` of the run
+    SKIP = "skip"  # left out
+
+
 class Kind(StrEnum):
     MLFLOW = "mlflow"
     DATABRICKS = "databricks"
@@ -310,6 +318,7 @@ class Backend(Model):
     web_url: str | None = None  # None: links are made from `url`
     # local artifact roots are on this machine's disk too; None: if the URL is loopback, where nothing else makes sense
     local_artifacts: bool | None = None
+    on_limit: OnLimit = OnLimit.OVERFLOW  # nothing is lost; always recorded as a loss of the run as well
     # hosts besides its own that an artifact root may name (http, ftp, hdfs); clients choose roots, so none by default
     artifact_hosts: tuple[str, ...] = ()
 

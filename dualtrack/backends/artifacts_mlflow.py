@@ -21,7 +21,8 @@ from urllib.parse import SplitResult, quote, urlsplit
 
 import orjson
 
-from dualtrack.backends.http import HttpBackend, error_of, parse_retry_after
+from dualtrack.backends.http import HttpBackend, parse_retry_after
+from dualtrack.backends.refusals import error_of
 from dualtrack.core.artifact import Listed, UnsafePathError, effective
 from dualtrack.core.exchange import Document
 from dualtrack.errors import BackendError, RejectedError, UnauthorizedError, UnreachableError

@@ -9,34 +9,42 @@ serves MLflow, closes its side after 5 s, and a request that meets a closing con
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
-from typing import cast
 
 import aiohttp
-import orjson
 from multidict import CIMultiDict
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 from yarl import URL
 
 from dualtrack.backends.auth import SignIn
+from dualtrack.backends.pace import Pace
+from dualtrack.backends.refusals import as_mlflow, error_of
 from dualtrack.backends.wire import SilenceError, WireError, WirePool
-from dualtrack.core.exchange import Answer, Call, Document
+from dualtrack.core.exchange import Answer, Call
+from dualtrack.core.limits import Rate
 from dualtrack.errors import UnreachableError
 from dualtrack.metrics import Metrics
 from dualtrack.ports import Reply, Whole
 
 _KEEPALIVE_SECONDS = 4.0
+_MAX_REFUSAL = 64 * 1024
+_JSON = ("Content-Type", "application/json")
 _MAX_ANSWER = 256 * 1024 * 1024  # a page of 50,000 runs is some 100 MB
 
 
 class HttpBackend:
-    """A backend behind `base_url`. Times are seconds; `read_timeout` bounds each silence, not a whole transfer."""
+    """A backend behind `base_url`. Times are seconds; `read_timeout` bounds each silence, not a whole transfer.
 
-    def __init__(
+    `rates` are kept by our own calls, those of `send`. `rewords` says refusals in MLflow's shape, for a service that
+    has one of its own.
+    """
+
+    def __init__(  # noqa: PLR0913 - each is a setting of its own
         self,
         name: str,
         base_url: str,
@@ -49,11 +57,15 @@ class HttpBackend:
         connections: int,
         tls: ssl.SSLContext | bool,
         user_agent: str,
+        rates: Sequence[Rate] = (),
+        rewords: bool = False,
     ) -> None:
         self.name = name
         self.base_url = base_url
         self._sign_in = sign_in
         self._metrics = metrics
+        self._pace = Pace(rates)
+        self._rewords = rewords
         self._call_timeout = call_timeout
         self._read_timeout = read_timeout
         self._user_agent = user_agent
@@ -98,7 +110,21 @@ class HttpBackend:
         watched = Watched(body) if isinstance(body, AsyncIterator) else None
         response = await self._watched(method, target, signed, watched, body if isinstance(body, bytes) else None)
         async with response:
-            yield self._reply(response, method)
+            reply = self._reply(response, method)
+            is_read = self._rewords and reply.status >= 400 and method != "HEAD" and _is_plain(reply)
+            yield await self._reworded(reply) if is_read else reply
+
+    async def _reworded(self, reply: Reply) -> Reply:
+        """A refusal, read whole and said in MLflow's shape; headers that told of its body are told anew."""
+        body = b""
+        async for chunk in reply.body:
+            body += chunk
+            if len(body) > _MAX_REFUSAL:
+                break
+        said = as_mlflow(self.name, reply.status, body)
+        if said is None:
+            return replace(reply, body=_once(body))
+        return replace(reply, headers=(*_without_body(reply.headers), _JSON), body=_once(said))
 
     @asynccontextmanager
     async def transfer(
@@ -207,9 +233,14 @@ class HttpBackend:
             raise self._unreachable(str(error), method, target, sent=error.sent) from error
         self._waited.observe(time.perf_counter() - started)
         self._saw(answer.status)
-        return Whole(status=answer.status, reason=answer.reason, headers=answer.headers, body=answer.body)
+        whole = Whole(status=answer.status, reason=answer.reason, headers=answer.headers, body=answer.body)
+        if not self._rewords or method == "HEAD" or not _is_plain(whole):
+            return whole
+        said = as_mlflow(self.name, answer.status, answer.body)
+        return replace(whole, headers=(*_without_body(answer.headers), _JSON), body=said) if said else whole
 
     async def _ask(self, call: Call, headers: Mapping[str, str]) -> Answer:
+        await self._pace.turn(call.target)
         try:
             async with asyncio.timeout(self._call_timeout):
                 reply = await self.exchange(call.method, call.target, headers, call.body)
@@ -291,6 +322,21 @@ class Watched:
             raise
 
 
+def _is_plain(reply: Reply | Whole) -> bool:
+    return reply.header("Content-Encoding") in {"", "identity"}
+
+
+async def _once(body: bytes) -> AsyncIterator[bytes]:
+    if body:
+        yield body
+
+
+def _without_body(headers: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """Headers without those that are about a body."""
+    told = {"content-type", "content-length", "content-encoding", "transfer-encoding", "etag"}
+    return ((name, value) for name, value in headers if name.lower() not in told)
+
+
 def _url_of(base_url: str, target: str) -> URL:
     """Join base and target; never to another host than the base's, because the request is signed for that one."""
     url = URL(base_url + target, encoded=True)
@@ -317,18 +363,3 @@ def parse_retry_after(value: str) -> float | None:
     except ValueError:
         return None
     return max(0.0, (at - datetime.now(UTC)).total_seconds()) if at.tzinfo else None
-
-
-def error_of(body: bytes) -> tuple[str, str]:
-    """Read code and message out of an error body: MLflow's shape, Azure ML's (facts A6), or bounded plain text."""
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return "", body[:200].decode(errors="replace").strip() if body[:1] != b"<" else ""
-    if not isinstance(document, dict):
-        return "", ""
-    inner = document.get("Error") or document.get("error") or {}
-    nested = cast("Document", inner) if isinstance(inner, dict) else {}
-    code = document.get("error_code") or nested.get("code") or nested.get("Code") or ""
-    message = document.get("message") or nested.get("message") or nested.get("Message") or document.get("detail") or ""
-    return str(code), str(message)[:1000]

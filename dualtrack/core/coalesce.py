@@ -44,6 +44,12 @@ class Batch:
     def __len__(self) -> int:
         return len(self.metrics) + len(self.params) + len(self.tags)
 
+    def items(self) -> Iterator[tuple[str, Document]]:
+        """Yield each item with what it is: `metric`, `param` or `tag`."""
+        for kind, listed in (("metric", self.metrics), ("param", self.params), ("tag", self.tags)):
+            for item in listed:
+                yield kind, item
+
 
 # what makes a point of a history what it is; the JSON values as sent, so two spellings of one number are two points,
 # which a server keeps once

@@ -1,4 +1,7 @@
-"""What one log-batch call may hold, per kind of backend, with the source of each number."""
+"""What a backend takes, per kind: in one log-batch call, of names and values, in a second.
+
+Each number has its source beside it.
+"""
 
 from dataclasses import dataclass
 
@@ -27,3 +30,49 @@ DATABRICKS = BatchLimits()
 AZUREML = BatchLimits(metrics=200, total=200, rows_per_metric=200)
 
 BATCH_LIMITS: dict[str, BatchLimits] = {"mlflow": MLFLOW, "databricks": DATABRICKS, "azureml": AZUREML}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lengths:
+    """How many characters a backend takes of names and values; None where no bound is known."""
+
+    tag_key: int | None = None
+    tag_value: int | None = None
+    param_key: int | None = None
+    param_value: int | None = None
+    metric_key: int | None = None
+    experiment_tag_key: int | None = None
+    experiment_tag_value: int | None = None
+
+
+# Facts A7 (Azure ML, "Service limits") and B7 (Databricks: keys as documented, values as mlflow's client has them). A
+# plain server takes what the primary took.
+LENGTHS: dict[str, Lengths] = {
+    "mlflow": Lengths(),
+    "databricks": Lengths(
+        tag_key=250, tag_value=8000, param_key=250, param_value=6000, metric_key=250, experiment_tag_key=250
+    ),
+    "azureml": Lengths(tag_key=100, tag_value=1000, metric_key=255, experiment_tag_key=250, experiment_tag_value=1000),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """Calls a second that a service takes of one class of endpoints: those whose path `pattern` is found in."""
+
+    pattern: str
+    per_second: float
+
+
+# Databricks, per workspace (facts B7: an older page of its REST reference, and a digest of 2026 with 120 and 7); the
+# first row that fits counts. Azure ML publishes no rates, and an MLflow server has none.
+RATES: dict[str, tuple[Rate, ...]] = {
+    "mlflow": (),
+    "databricks": (
+        Rate(pattern=r"/mlflow/experiments/(list|search|update|delete|restore)$", per_second=7),
+        Rate(pattern=r"/mlflow/runs/search$", per_second=7),
+        Rate(pattern=r"/mlflow/runs/log-batch$", per_second=47),
+        Rate(pattern=r"/mlflow/", per_second=120),
+    ),
+    "azureml": (),
+}

@@ -7,17 +7,19 @@ from dualtrack.core.exchange import Answer, Document
 from dualtrack.core.ids import EntityKind, Ref, Twin
 from dualtrack.ports import Backend, IdMap
 from dualtrack.translate.document import field, objects, parse, text
+from dualtrack.translate.fitting import Fitter
 from dualtrack.translate.mlflow import experiment_by_name, mark_of, marks, set_experiment_tag, translate
 from dualtrack.translate.names import NameRule, qualify, translate_name
 from dualtrack.translate.operations import Reading, learn
 
 
 class Experiments:
-    def __init__(self, backend: Backend, ids: IdMap, source: str, rule: NameRule) -> None:
+    def __init__(self, backend: Backend, ids: IdMap, source: str, rule: NameRule, fitter: Fitter) -> None:
         self._backend = backend
         self._ids = ids
         self._source = source
         self._rule = rule
+        self._fitter = fitter
 
     def name_for(self, original: str, ref: Ref) -> str:
         return translate_name(original, self._rule, ref.client_id)
@@ -49,7 +51,8 @@ class Experiments:
         return Answer(status=409, error_code="NAME_COLLISION", message=message), None, False
 
     async def _make(self, reading: Reading, ref: Ref, name: str) -> tuple[Answer, Twin | None, bool]:
-        answer = await self._backend.send(translate(reading, {}, self._source, name))
+        call, _ = self._fitter.fit(translate(reading, {}, self._source, name))
+        answer = await self._backend.send(call)
         if not answer.is_success:
             return answer, None, False
         return answer, learn(EntityKind.EXPERIMENT, ref, self._backend.name, parse(answer.body), name), False

@@ -10,7 +10,7 @@ is replaced by the same content, and what is gone stays gone.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from weakref import WeakValueDictionary
@@ -23,11 +23,13 @@ from dualtrack.metrics import Metrics
 from dualtrack.ports import ArtifactStore, Backend, Looker, Loss, Queue, Spool
 from dualtrack.translate.document import MalformedError, field, objects, parse_inner, text, write
 from dualtrack.translate.files import COPY, DELETE, FileWrite
+from dualtrack.translate.fitting import Unfit, merged
 from dualtrack.translate.mlflow import API
 from dualtrack.translate.mlmodel import MAX_BYTES, history_entry, is_mlmodel, references, renamed
 from dualtrack.translate.references import HISTORY_TAG
 from dualtrack.translate.roots import client_uri, is_hostless
 
+OVERFLOW = "dualtrack/overflow.json"
 _CLAIMS = 10_000  # remembered; those of a moment ago are what counts
 _INFO = {EntityKind.RUN: "run", EntityKind.MODEL: "model"}
 
@@ -101,6 +103,20 @@ class Files:
             self._claimed.clear()
         # what others claim at this moment is not in the map yet
         return is_free and self._claimed.setdefault(model.root, model.ref) == model.ref
+
+    async def overflow(self, twin: Twin, unfit: Sequence[Unfit]) -> None:
+        """Add what a run could not hold to a file of it. A repeat changes nothing; one lane writes, so none is lost."""
+        root = await self._root(self._target, twin)
+        if not root:
+            return
+        stored = b""
+        async with self._target.store.fetch(root, OVERFLOW) as fetched:
+            if fetched is not None:
+                stored = b"".join([chunk async for chunk in fetched.chunks])
+        content = merged(stored, unfit)
+        if content != stored:
+            async with self._here(len(content), _once(content)) as here:
+                await self._target.store.put(root, OVERFLOW, self._spool.path(here))
 
     # --- from the primary ---------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ A step's outcome is committed before the next one starts, so a crash repeats at 
 idempotent or looked for before it is sent again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -30,7 +30,7 @@ from dualtrack.core.verdict import (
     wait_before,
 )
 from dualtrack.delivery.experiments import Experiments
-from dualtrack.delivery.files import Files
+from dualtrack.delivery.files import OVERFLOW, Files
 from dualtrack.delivery.outcome import Done, Later, Outcome, Rewritten, WaitFor
 from dualtrack.delivery.plan import BatchStep, SingleStep, Step, UnreadableStep, plan
 from dualtrack.delivery.resolver import Awaited, Discarded, Known, Resolver
@@ -40,6 +40,7 @@ from dualtrack.ports import Backend, Clock, Lane, Looker, Loss, Parking, Progres
 from dualtrack.translate.document import field, parse, text, write
 from dualtrack.translate.evidence import metric_keys, shows
 from dualtrack.translate.files import file_write
+from dualtrack.translate.fitting import Fitter, Unfit, is_over_count, over_count
 from dualtrack.translate.mlflow import (
     API,
     Twins,
@@ -73,7 +74,17 @@ class Policy:
     retry: RetryPolicy
     read_ahead_bytes: int
     linger: float
+    fitter: Fitter
+    keeps_overflow: bool = False  # what does not fit stands in a file of the run
     copies_at_end: bool = False  # clients write to the primary's storage themselves: files come when a run ends
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Refused:
+    """What is left of an item that a backend refused; nothing if it was there already."""
+
+    parkings: tuple[Parking, ...] = ()
+    unfit: tuple[Unfit, ...] = ()
 
 
 class Health(Protocol):
@@ -295,30 +306,55 @@ class Worker:
         losses = self._absences(known)
         refused: list[Parking] = []
         todo = [step.batch]
+        unfit: list[Unfit] = []
         while todo:
             batch = todo.pop(0)
-            call = batch_call(batch, step.run, known.twins)
+            call, told = self._policy.fitter.fit(batch_call(batch, step.run, known.twins))
             answer = await self._backend.send(call)
             self._heard(call.operation, answer)
             match self._judge(answer, step, attempt, len(batch)):
                 case Delivered():
-                    continue
+                    unfit += told
                 case Bisect():
                     if answer.status == 404 and not await self._is_there(step.run, known.twins):
                         return await self._lost(step, attempt)
                     todo[:0] = halve(batch)
                 case LookAgain(reason=reason):
-                    reading = read(_alone(step.run, batch))
-                    looked = await self._look(reading, step, known.twins, reason, attempt)
-                    if isinstance(looked, Park):
-                        refused.append(_parking(step.done[-1] if step.done else 0, reading.exchange, looked.reason))
-                    elif not isinstance(looked, Delivered):
-                        return looked
+                    found = await self._refused(step, batch, known.twins, reason, attempt)
+                    if not isinstance(found, _Refused):
+                        return found
+                    refused += found.parkings
+                    unfit += found.unfit
                 case Park(reason=reason):
                     return self._park(step, reason)
                 case Retry(wait=wait, reason=reason, retry_after=retry_after):
                     return Later(wait=wait, reason=reason, is_backend=True, retry_after=retry_after)
+        losses += await self._overflow(known.twins[step.run], unfit)
         return Done(parkings=tuple(refused), losses=losses)
+
+    async def _refused(
+        self, step: BatchStep, batch: Batch, twins: Twins, reason: str, attempt: int
+    ) -> "_Refused | Outcome":
+        """What becomes of one item that was refused: it is there already, one too many, or for a person to see."""
+        if is_over_count(reason):
+            return _Refused(unfit=tuple(over_count(kind, item, reason) for kind, item in batch.items()))
+        reading = read(_alone(step.run, batch))
+        looked = await self._look(reading, step, twins, reason, attempt)
+        if isinstance(looked, Park):
+            parking = _parking(step.done[-1] if step.done else 0, reading.exchange, looked.reason)
+            return _Refused(parkings=(parking,))
+        return _Refused() if isinstance(looked, Delivered) else looked
+
+    async def _overflow(self, twin: Twin, unfit: Sequence[Unfit]) -> tuple[Loss, ...]:
+        """Keep what did not fit by the run's files, if that is wanted, and answer what is to be recorded."""
+        losses = _recorded(unfit)
+        if not unfit or not self._policy.keeps_overflow or twin.ref.kind is not EntityKind.RUN:
+            return losses
+        try:
+            await self._files.overflow(twin, unfit)
+        except RejectedError as error:
+            losses += (Loss(reason="not_copied", detail=f"{OVERFLOW} of {twin.ref.key}: {error}"),)
+        return losses
 
     def _park(self, step: BatchStep | SingleStep, reason: str) -> Done:
         if isinstance(step, BatchStep):
@@ -377,12 +413,12 @@ class Worker:
             name = self._experiments.name_for(text(reading.document.get("new_name")), reading.subject)
         if reading.exchange.operation == "logModel" and await self._is_repeated(lane, step, known.twins):
             return Done(losses=losses)
-        call = translate(reading, known.twins, self._policy.source, name)
+        call, unfit = self._policy.fitter.fit(translate(reading, known.twins, self._policy.source, name))
         answer = await self._backend.send(call)
         self._heard(call.operation, answer)
         match self._judge(answer, step, attempt, 1):
             case Delivered():
-                return Done(losses=losses)
+                return Done(losses=losses + _recorded(unfit))
             case Retry(wait=wait, reason=reason, retry_after=retry_after):
                 return Later(wait=wait, reason=reason, is_backend=True, retry_after=retry_after)
             case LookAgain(reason=reason):
@@ -410,22 +446,24 @@ class Worker:
             return self._park(step, "the primary's answer names no id")
         if await self._queue.twin(ref, self._backend.name) is not None:
             return Done()  # adopted in the meantime
+        call, unfit = self._policy.fitter.fit(translate(reading, known.twins, self._policy.source))
         if ref.kind is EntityKind.EXPERIMENT:
             answer, twin, was_there = await self._experiments.place(reading)
             if twin is not None:
-                return self._made(twin, losses, was_there=was_there)
+                return self._made(twin, losses + _recorded(unfit), was_there=was_there)
         else:
             if step.entry.attempted:
                 found = await self._find_mirror(ref, known.twins)
                 if found is not None:
-                    return self._made(found, losses, was_there=True)
+                    return self._made(found, losses + await self._overflow(found, unfit), was_there=True)
             await self._queue.mark_attempted(lane, step.entry.seq)
-            answer = await self._backend.send(translate(reading, known.twins, self._policy.source))
+            answer = await self._backend.send(call)
             if answer.is_success:
                 learned = learn(ref.kind, ref, self._backend.name, parse(answer.body))
                 if learned is None:
                     return Later(wait=60.0, reason="the answer to a create names no id", is_backend=True)
                 self._heard(reading.exchange.operation, answer)
+                losses += await self._overflow(learned, unfit)
                 return self._made(learned, losses, was_there=False)
         self._heard(reading.exchange.operation, answer)
         if ref.kind is EntityKind.MODEL and lacks_route(answer) and not await self._looker.has_models():
@@ -525,6 +563,10 @@ class Worker:
         log.warning("delivery.forgotten", backend=self._backend.name, entity=ref.key)
         wait = wait_before(attempt, self._policy.retry, self._clock.chance())
         return Later(wait=wait, reason=f"{ref.key} is no longer on {self._backend.name}", is_backend=False)
+
+
+def _recorded(unfit: Iterable[Unfit]) -> tuple[Loss, ...]:
+    return tuple(Loss(reason=item.reason, detail=item.detail) for item in unfit)
 
 
 def _is_about_nothing_there(reading: Reading, twins: Twins) -> bool:

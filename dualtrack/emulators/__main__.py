@@ -30,7 +30,9 @@ def _dialect(options: argparse.Namespace) -> Dialect:
         case "databricks":
             return Databricks(users=tuple(options.user))
         case "azureml":
-            return AzureML(scope=options.scope, has_logged_models=not options.no_logged_models)
+            return AzureML(
+                scope=options.scope, has_logged_models=not options.no_logged_models, has_limits=options.limits
+            )
         case _:
             return Plain()
 
@@ -47,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--scope", default=DEFAULT_SCOPE, help="azureml: the workspace's path")
     parser.add_argument("--no-logged-models", action="store_true", help="azureml: 404 for them, as the service does")
     parser.add_argument("--own-files", action="store_true", help="azureml: artifacts as the service keeps them")
+    parser.add_argument("--limits", action="store_true", help="azureml: refuse what is over the service's limits")
     return parser
 
 

@@ -2,13 +2,15 @@
 
 Decides which paths exist (all others: 404 with an empty body), which experiment names are taken (the pattern of
 facts/backends A4) and how errors look (A6). The service knows no logged models; that is a switch, off by default, so
-that a workspace can also stand for one that holds them. The rest passes through, ids are the real server's.
+that a workspace can also stand for one that holds them, and so are its limits (`azureml_limits`). The rest passes
+through, ids are the real server's.
 """
 
 import re
 from datetime import UTC, datetime
 from uuid import uuid4
 
+from dualtrack.emulators.azureml_limits import Quota
 from dualtrack.emulators.tracking import Call, Reply, named_experiment
 
 DEFAULT_SCOPE = (
@@ -24,9 +26,10 @@ EXPERIMENT_NAME = re.compile(r"[a-zA-Z0-9][\w\-]{0,254}", re.ASCII)
 class AzureML:
     """The address, the naming rule and the error bodies of one workspace."""
 
-    def __init__(self, scope: str = DEFAULT_SCOPE, *, has_logged_models: bool = True) -> None:
+    def __init__(self, scope: str = DEFAULT_SCOPE, *, has_logged_models: bool = True, has_limits: bool = False) -> None:
         self._prefix = "/mlflow/v2.0" + scope
         self._has_logged_models = has_logged_models
+        self._quota = Quota() if has_limits else None
 
     def locate(self, path: str) -> str | None:
         rest = path.removeprefix(self._prefix)
@@ -53,6 +56,9 @@ class AzureML:
     def answer(self, call: Call) -> Reply | None:
         if not self._has_logged_models and is_of_logged_models(call.path):
             return self.unknown()
+        refusal = self._quota.refusal(call.path, call.document) if self._quota is not None else None
+        if refusal is not None:
+            return self.error(400, "INVALID_PARAMETER_VALUE", refusal)
         name = named_experiment(call)
         if name is None or EXPERIMENT_NAME.fullmatch(name):
             return None

@@ -158,7 +158,11 @@ class ArtifactRoutes:
 
     async def _unowned(self, request: web.BaseRequest, place: Place, target: str) -> web.StreamResponse:
         """Below no run and no logged model there is nothing that a secondary could know it by."""
-        return await self._primary_only(request, target, None if self._is_passed(place) else place, "unowned_file")
+        if self._is_passed(place):
+            return await self._primary_only(request, target, None, "unowned_file")
+        if place.owner is not None:
+            raise Refusal(400, "INVALID_PARAMETER_VALUE", f"{place.uri} names a folder: name a file in it")
+        return await self._primary_only(request, target, place, "unowned_file")
 
     async def _primary_only(
         self, request: web.BaseRequest, target: str, place: Place | None, reason: str

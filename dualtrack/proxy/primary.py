@@ -14,12 +14,16 @@ _WHOLE = 1024 * 1024  # of an answer to an upload, which is empty or an error
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """Bounds and policies of the hot path. Sizes in bytes, times in seconds."""
+    """Bounds and policies of the hot path. Sizes in bytes, times in seconds.
+
+    `history_page` is how many points of a metric the primary gives at once.
+    """
 
     max_body: int
     body_timeout: float
     forwards_credentials: bool
     passes_when_full: bool
+    history_page: int
 
 
 class Primary:

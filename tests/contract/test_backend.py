@@ -52,7 +52,9 @@ every_way = pytest.mark.parametrize("way", [by_stream, by_exchange, by_send])
 
 
 @asynccontextmanager
-async def backend_at(url: str, sign_in: SignIn | None = None, *, patience: float = 30.0) -> AsyncIterator[HttpBackend]:
+async def backend_at(
+    url: str, sign_in: SignIn | None = None, *, patience: float = 30.0, rewords: bool = False
+) -> AsyncIterator[HttpBackend]:
     backend = HttpBackend(
         "azure",
         url,
@@ -64,6 +66,7 @@ async def backend_at(url: str, sign_in: SignIn | None = None, *, patience: float
         connections=4,
         tls=True,
         user_agent="dualtrack/test",
+        rewords=rewords,
     )
     try:
         yield backend
@@ -72,8 +75,10 @@ async def backend_at(url: str, sign_in: SignIn | None = None, *, patience: float
 
 
 @asynccontextmanager
-async def told(*answers: Any, sign_in: SignIn | None = None) -> AsyncIterator[tuple[HttpBackend, RawServer]]:
-    async with saying(*answers) as server, backend_at(server.url, sign_in) as backend:
+async def told(
+    *answers: Any, sign_in: SignIn | None = None, rewords: bool = False
+) -> AsyncIterator[tuple[HttpBackend, RawServer]]:
+    async with saying(*answers) as server, backend_at(server.url, sign_in, rewords=rewords) as backend:
         yield backend, server
 
 
@@ -482,3 +487,56 @@ async def test_an_emulated_black_hole_is_left_by_cancelling(mlflow_primary: Mlfl
             task.cancel()
 
         assert task.cancelled()
+
+
+# ---- refusals in a service's own shape -------------------------------------------------------------------------------
+
+_AZURE = orjson.dumps({"Error": {"Code": "UserError", "Message": "No."}, "error_code": "BAD_REQUEST"})
+_FOREIGN: dict[str, tuple[int, bytes, dict[str, str]]] = {
+    "azure": (400, _AZURE, {"error_code": "BAD_REQUEST", "message": "No."}),
+    "empty": (
+        404,
+        b"",
+        {"error_code": "ENDPOINT_NOT_FOUND", "message": "azure does not have this endpoint (HTTP 404)"},
+    ),
+    "page": (502, b"<html>", {"error_code": "INTERNAL_ERROR", "message": "azure says no more (HTTP 502)"}),
+}
+
+
+@pytest.mark.parametrize("shape", _FOREIGN)
+@every_way
+async def test_a_refusal_of_another_shape_is_said_in_mlflow_s(way: Way, shape: str) -> None:
+    """To clients, and to whoever judges it: a code and a message, of the length that is announced."""
+    status, body, wanted = _FOREIGN[shape]
+    async with told(answer(status, body), rewords=True) as (backend, _):
+        found = await way(backend, "POST", f"{API}/runs/create", b"{}")
+
+    assert (found[0], orjson.loads(found[1])) == (status, wanted)
+
+
+@every_way
+async def test_a_refusal_of_a_plain_server_is_left_as_it_is(way: Way) -> None:
+    async with told(answer(404, b"<html>Not Found</html>")) as (backend, _):
+        found = await way(backend, "POST", f"{API}/nothing", b"{}")
+
+    assert found == (404, b"<html>Not Found</html>")
+
+
+async def test_headers_of_a_refusal_are_those_of_what_is_said() -> None:
+    body = b"nothing of a thing"
+    raw = b"HTTP/1.1 429 Slow\r\nContent-Type: text/plain\r\nRetry-After: 7\r\nETag: x\r\nContent-Length: %d\r\n\r\n"
+    async with told(raw % len(body) + body, raw % len(body) + body, rewords=True) as (backend, _):
+        async with backend.stream("GET", SEARCH, {}, None) as reply:
+            streamed = {name.lower(): value for name, value in reply.headers}
+        whole = {name.lower(): value for name, value in (await backend.exchange("GET", SEARCH, {}, b"")).headers}
+
+    assert streamed == whole == {"retry-after": "7", "content-type": "application/json"}
+
+
+@pytest.mark.parametrize("method", ["HEAD", "GET"])
+async def test_what_has_no_body_or_a_packed_one_passes_as_it_is(method: str) -> None:
+    packed = b"HTTP/1.1 404 No\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\n" + b"zzzz" * (method == "GET")
+    async with told(packed, rewords=True) as (backend, _), backend.stream(method, SEARCH, {}, None) as reply:
+        body = b"".join([chunk async for chunk in reply.body])
+
+    assert (reply.status, body) == (404, b"zzzz" if method == "GET" else b"")

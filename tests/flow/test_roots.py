@@ -136,6 +136,16 @@ async def test_a_disk_that_is_not_ours_is_left_alone(
     assert await tree(proxy, root) == {}
 
 
+async def test_a_folder_is_no_file(proxy: Running, location: Path) -> None:
+    """A name that ends with a slash, or none at all: nothing is written, and nothing goes unmirrored."""
+    _, _, root = await began(proxy, location)
+    replies = [await proxy.call("PUT", target(root, name), b"x") for name in ("folder/", "")]
+
+    assert {(reply.status, reply.code) for reply in replies} == {(400, "INVALID_PARAMETER_VALUE")}
+    assert await tree(proxy, root) == {}
+    assert await proxy.metric("lossy_total", backend="b", kind="unowned_file") == 0
+
+
 async def test_files_of_a_run_that_nobody_met_are_mirrored(proxy: Running, b: Workspace) -> None:
     """Its root is asked for by the id in the path, so a client that kept an address goes on with it."""
     direct = behind(proxy.primary, proxy)
