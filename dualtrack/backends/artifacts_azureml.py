@@ -28,7 +28,8 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import orjson
 
-from dualtrack.backends.http import HttpBackend, error_of, parse_retry_after
+from dualtrack.backends.http import HttpBackend, parse_retry_after
+from dualtrack.backends.refusals import error_of
 from dualtrack.backends.signed import ExpiredUrlError, MissingError, SignedStorage
 from dualtrack.core.artifact import Listed, UnsafePathError, effective
 from dualtrack.core.exchange import Document
