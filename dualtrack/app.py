@@ -22,6 +22,7 @@ from dualtrack import __version__
 from dualtrack.admin.api import make_admin
 from dualtrack.admin.status import BackendStatus, Status
 from dualtrack.backends.artifacts import Artifacts, CloudStore
+from dualtrack.backends.artifacts_azureml import AzureArtifacts
 from dualtrack.backends.artifacts_databricks import DatabricksArtifacts
 from dualtrack.backends.auth import (
     AzureTokens,
@@ -175,9 +176,13 @@ def make_storage(name: str, config: Config) -> SignedStorage:
 
 def make_clouds(name: str, config: Config, backend: HttpBackend) -> dict[str, CloudStore]:
     """Choose what reaches the roots that only a backend of this kind has."""
-    if config.backends[name].kind is not Kind.DATABRICKS:
-        return {}
-    return {"dbfs": DatabricksArtifacts(backend, make_storage(name, config))}
+    match config.backends[name].kind:
+        case Kind.DATABRICKS:
+            return {"dbfs": DatabricksArtifacts(backend, make_storage(name, config))}
+        case Kind.AZUREML:
+            return {"azureml": AzureArtifacts(backend, make_storage(name, config))}
+        case Kind.MLFLOW:
+            return {}
 
 
 def name_rule(backend: Backend) -> NameRule:

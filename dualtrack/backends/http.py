@@ -161,9 +161,12 @@ class HttpBackend:
         target: str,
         headers: Mapping[str, str],
         body: Callable[[], AsyncIterator[bytes]] | None = None,
+        *,
+        from_root: bool = False,
     ) -> AsyncIterator[Reply]:
         """Make a call of our own whose body or answer may be large; after a 401 once more, with a fresh token.
 
+        `from_root`: the target is a path of the host, for its other APIs, not one below the base url.
         A body of which nothing is taken for `read_timeout` ends the call as well: the session counts only from its
         end on. What the caller raises inside the block is the caller's, and travels on as it is.
         """
@@ -172,11 +175,12 @@ class HttpBackend:
         def again() -> Watched | None:
             return Watched(body()) if body is not None else None
 
-        response = await self._watched(method, target, {**await self.sign_in.headers(), **sent}, again())
+        signed = {**await self.sign_in.headers(), **sent}
+        response = await self._watched(method, target, signed, again(), from_root=from_root)
         if response.status == 401:
             async with response:
                 fresh = await self.sign_in.headers(fresh=True)
-            response = await self._watched(method, target, {**fresh, **sent}, again())
+            response = await self._watched(method, target, {**fresh, **sent}, again(), from_root=from_root)
         async with response:
             yield self._reply(response, method)
 
@@ -187,23 +191,24 @@ class HttpBackend:
         headers: Mapping[str, str],
         watched: "Watched | None",
         small: bytes | None = None,
+        *,
+        from_root: bool = False,
     ) -> aiohttp.ClientResponse:
         try:
             async with asyncio.timeout(None) as silence:
                 data = watched.taken_within(self._read_timeout, silence) if watched is not None else small
-                return await self._begin(method, target, headers, data)
+                url = _url_of(str(URL(self.base_url).origin()), target) if from_root else self._url(target)
+                return await self._begin(method, url, headers, data)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             if watched is not None and watched.error is not None:
                 raise watched.error from None
             raise self._renamed(error, method, target) from error
 
     async def _begin(
-        self, method: str, target: str, headers: Mapping[str, str], body: bytes | AsyncIterator[bytes] | None
+        self, method: str, url: URL, headers: Mapping[str, str], body: bytes | AsyncIterator[bytes] | None
     ) -> aiohttp.ClientResponse:
         started = time.perf_counter()
-        response = await self._session.request(
-            method, self._url(target), headers=headers, data=body, allow_redirects=False
-        )
+        response = await self._session.request(method, url, headers=headers, data=body, allow_redirects=False)
         self._waited.observe(time.perf_counter() - started)
         self._saw(response.status)
         return response

@@ -36,8 +36,8 @@ _CHUNK: Final = 1024 * 1024
 _CACHED: Final = 64  # a run has a root, and a store's client costs a sign-in
 _UNFINISHED: Final = ".artifact.uploading."  # mlflow's servers do not list what is named so, nor let it be written
 
-_LATER: Final = {"azureml"}
-_CLOUD_KINDS: Final = {"dbfs": "databricks"}  # roots that only a backend of that kind has
+# roots that only a backend of that kind has
+_CLOUD_KINDS: Final = {"dbfs": "databricks", "azureml": "azureml"}
 _INDIRECT: Final = {"runs", "models"}  # names of roots, not roots
 # their repositories connect to the host that the root names, with what credentials this machine has for the scheme
 # (mlflow 3.17.2, store/artifact/host_policy.py); the wasbs one pins the domain itself
@@ -193,8 +193,6 @@ class Repositories:
         scheme = urlsplit(root).scheme
         if scheme in {"", "file"}:
             return _Folder(self._local_path(operation, root))
-        if scheme in _LATER:
-            raise self._rejected(operation, f"{_shown(root)}: {scheme}: roots come with a later release", "wait for it")
         if scheme in _CLOUD_KINDS:
             hint = f"if that is what it is: backends.{self._name}.kind: {_CLOUD_KINDS[scheme]}"
             raise self._rejected(operation, f"{_shown(root)} is reached on a {_CLOUD_KINDS[scheme]} backend only", hint)

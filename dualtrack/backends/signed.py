@@ -190,11 +190,11 @@ class SignedStorage:
     def _url(self, operation: str, url: str) -> URL:
         try:
             parsed = URL(url, encoded=True)
+            if parsed.scheme in {"https", "http"} and parsed.host:
+                return parsed
         except ValueError:
-            parsed = URL()
-        if parsed.scheme not in {"https", "http"} or not parsed.host:
-            raise RejectedError(self._name, operation, "the signed URL is none", "what does the backend answer?")
-        return parsed
+            pass  # its message may hold the URL
+        raise RejectedError(self._name, operation, "the signed URL is none", "what does the backend answer?")
 
     async def _chunks(self, response: aiohttp.ClientResponse, operation: str) -> AsyncIterator[bytes]:
         try:

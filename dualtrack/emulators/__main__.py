@@ -9,10 +9,11 @@ import os
 from aiohttp import web
 
 from dualtrack.emulators.azureml import DEFAULT_SCOPE, AzureML
+from dualtrack.emulators.azureml_artifacts import AzureArtifacts
 from dualtrack.emulators.databricks import Databricks
 from dualtrack.emulators.databricks_files import Choices, DatabricksFiles
 from dualtrack.emulators.storage import Kind
-from dualtrack.emulators.tracking import Dialect, Plain, Settings, make_app
+from dualtrack.emulators.tracking import Dialect, Plain, Settings, Site, make_app
 
 
 def main() -> None:
@@ -21,7 +22,7 @@ def main() -> None:
         upstream=options.upstream,
         token=options.token or os.environ[options.token_env],
         dialect=_dialect(options),
-        site=_files(options),
+        site=_site(options),
     )
     web.run_app(make_app(settings), host="127.0.0.1", port=options.port, print=None, shutdown_timeout=2)
 
@@ -38,7 +39,10 @@ def _dialect(options: argparse.Namespace) -> Dialect:
             return Plain()
 
 
-def _files(options: argparse.Namespace) -> DatabricksFiles | None:
+def _site(options: argparse.Namespace) -> Site | None:
+    """What keeps the workspace's files, if it keeps its own."""
+    if options.kind == "azureml":
+        return AzureArtifacts(options.scope) if options.own_files else None
     match options.files:
         case None:
             return None
@@ -61,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--files", choices=kinds, help="databricks: dbfs: roots, and what leads to them")
     parser.add_argument("--scope", default=DEFAULT_SCOPE, help="azureml: the workspace's path")
     parser.add_argument("--no-logged-models", action="store_true", help="azureml: 404 for them, as the service does")
+    parser.add_argument("--own-files", action="store_true", help="azureml: artifacts as the service keeps them")
     parser.add_argument("--limits", action="store_true", help="azureml: refuse what is over the service's limits")
     return parser
 

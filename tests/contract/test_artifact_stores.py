@@ -16,13 +16,17 @@ import pytest
 
 from dualtrack.backends import repositories
 from dualtrack.backends.artifacts import Artifacts
+from dualtrack.backends.artifacts_azureml import AzureArtifacts
 from dualtrack.backends.auth import SignIn, TokenFile, bearer
 from dualtrack.backends.http import HttpBackend
+from dualtrack.backends.repositories import Repositories
+from dualtrack.backends.signed import SignedStorage
 from dualtrack.core.artifact import Listed
 from dualtrack.demo.servers import MlflowServer, free_port
 from dualtrack.errors import BackendError, RejectedError, UnauthorizedError, UnreachableError
 from dualtrack.metrics import Metrics
 from dualtrack.ports import ArtifactStore
+from tests.support.azure import workspace as azure_workspace
 from tests.support.raw_server import SILENCE, RawServer, Silence, answer, saying
 from tests.support.workspace import ROADS, SIGNED, workspace
 
@@ -50,7 +54,9 @@ async def files_at(
         tls=True,
         user_agent="dualtrack/test",
     )
-    files = Artifacts(backend, local=local, hosts=("localhost", "127.0.0.1"))
+    storage = SignedStorage("azure", connect_timeout=5.0, read_timeout=patience, tls=True, user_agent="dualtrack/test")
+    clouds = {"azureml": AzureArtifacts(backend, storage)}
+    files = Artifacts(backend, local=local, hosts=("localhost", "127.0.0.1"), clouds=clouds)
     try:
         yield files
     finally:
@@ -75,6 +81,10 @@ class Root:
     uri: str
     desk: Path
     can_delete: bool = True
+    tells_sizes: bool = True
+
+    def listed(self, path: str, size: int) -> Listed:
+        return Listed(path=path, is_dir=False, size=size if self.tells_sizes else None)
 
     async def write(self, path: str, content: bytes = b"some") -> None:
         source = self.desk / uuid4().hex
@@ -109,8 +119,12 @@ def address(kind: str, server: MlflowServer, tmp_path: Path) -> str:
     }[kind]
 
 
-@pytest.fixture(params=["served", "served by name", "folder", "file", "other host", "http", *ROADS])
+@pytest.fixture(params=["served", "served by name", "folder", "file", "other host", "http", "azureml", *ROADS])
 async def root(request: pytest.FixtureRequest, mlflow_primary: MlflowServer, tmp_path: Path) -> AsyncIterator[Root]:
+    if request.param == "azureml":
+        async with azure_workspace(mlflow_primary) as azure, files_at(azure.base_url) as files:
+            yield Root(files, azure.root, tmp_path, tells_sizes=False)
+        return
     if request.param in ROADS:
         of, choices = ROADS[request.param]
         async with workspace(mlflow_primary, choices) as place:
@@ -140,7 +154,7 @@ async def test_a_file_comes_back_under_its_name(root: Root, name: str) -> None:
     folder = name.rpartition("/")[0]
 
     assert await root.read(name) == b"this"
-    assert await root.files.list(root.uri, folder) == [Listed(path=name, is_dir=False, size=4)]
+    assert await root.files.list(root.uri, folder) == [root.listed(name, 4)]
 
 
 async def test_an_encoded_path_names_what_a_server_makes_of_it(root: Root) -> None:
@@ -171,8 +185,8 @@ async def test_a_listing_is_sorted_and_one_level_deep(root: Root) -> None:
 
     assert await root.files.list(root.uri, "") == [Listed(path="b", is_dir=True)]
     assert await root.files.list(root.uri, "b") == [
-        Listed(path="b/B.txt", is_dir=False, size=4),
-        Listed(path="b/a.txt", is_dir=False, size=4),
+        root.listed("b/B.txt", 4),
+        root.listed("b/a.txt", 4),
         Listed(path="b/c", is_dir=True),
     ]
 
@@ -397,6 +411,16 @@ async def test_a_served_root_that_leads_out_is_refused() -> None:
     assert server.heard == []
 
 
+async def test_azure_roots_are_for_backends_of_that_kind() -> None:
+    async with told() as (_, server), files_at(server.url) as files:
+        with pytest.raises(RejectedError, match="azureml backend only"):
+            await Repositories("azure", server.url).list("azureml://experiments/e/runs/r/artifacts", "")
+        with pytest.raises(RejectedError, match="another workspace"):
+            await files.list("azureml://elsewhere/x", "")
+
+    assert server.heard == []
+
+
 @pytest.mark.parametrize("head", ["Content-Length: 100", "Transfer-Encoding: chunked"])
 async def test_a_cut_download_is_told_while_it_is_read(head: str, tmp_path: Path) -> None:
     said = f"HTTP/1.1 200 OK\r\n{head}\r\nConnection: close\r\n\r\n4\r\nsome\r\n"
@@ -587,7 +611,8 @@ async def test_a_cancelled_write_takes_no_effect(folder: Root, monkeypatch: pyte
         ("gs://bucket/x", "google", "pip install google-cloud-storage"),
         ("wasbs://c@a.blob.core.windows.net/x", "azure", "pip install azure-storage-blob"),
         ("dbfs:/databricks/mlflow-tracking/1/2/artifacts", "databricks backend only", "kind: databricks"),
-        ("azureml://subscriptions/x", "later release", ""),
+        ("azureml://subscriptions/x", "another workspace", "backend of its own"),
+        ("azureml://host:port/x", "no URI", ""),
         ("runs:/abc/x", "no artifact root", ""),
         ("nobody-knows://x", "registered", ""),
         ("mlflow-artifacts://host:port/x", "no URI", ""),

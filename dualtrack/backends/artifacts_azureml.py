@@ -1,0 +1,363 @@
+"""Files of Azure ML runs: registered with the workspace, their bytes behind signed URLs of its storage account.
+
+    put ─▶ register (gathered, ≤ 100 paths a call) ─▶ PUT to the signed URL
+             └─ conflict: it was there, or a crash left it without bytes ─▶ a writable URL ─▶ PUT over it
+
+For roots `azureml://<host>/mlflow/…{WS}/experiments/<exp>/runs/<run>/artifacts` and the older
+`azureml://experiments/<name>/runs/<run>/artifacts`. The run history API answers beside MLflow's on the backend's own
+host; nothing is ever asked of the host that a root names, so a root of another workspace is refused and the token stays
+home. Facts A5. Registration is not idempotent, which is why nothing here relies on it: every upload replaces what is
+there, and may be repeated after a crash at any step. Until the bytes are there a registered file lists, and reads as
+missing.
+
+The service tells no sizes and lists a whole run, flat. The emulated one was driven by the vendor's own plugin too
+(azureml-mlflow 1.62.0.post6 with mlflow 3.15.0, 2026-11): uploads, blocks, listings, downloads, the conflict. Not
+verified on the real service: that `write` gives a URL for runs made through MLflow (without one the entry is deleted
+and registered anew), and that `hardDelete` removes the bytes.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+from typing import Final, TypeAlias, cast
+from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+import orjson
+
+from dualtrack.backends.http import HttpBackend, parse_retry_after
+from dualtrack.backends.refusals import error_of
+from dualtrack.backends.signed import ExpiredUrlError, MissingError, SignedStorage
+from dualtrack.core.artifact import Listed, UnsafePathError, effective
+from dualtrack.core.exchange import Document
+from dualtrack.errors import BackendError, RejectedError, UnauthorizedError, UnreachableError
+from dualtrack.ports import Fetched, Reply
+
+BATCH_MAX: Final = 100  # paths per registration; the service refuses more, facts A5
+_GATHERING_SECONDS: Final = 0.005
+_PAGE_BYTES_MAX: Final = 64 * 1024 * 1024
+# what the vendor's plugin sends with each blob (facts A5): never the real type
+_OF_BLOBS: Final = {"x-ms-version": "2025-11-05", "Content-Type": "application/octet-stream"}
+_PORTS: Final = {"http": 80, "https": 443}
+_SCOPE: Final = re.compile(
+    r"/subscriptions/[^/]+/resourceGroups/[^/]+/providers/Microsoft\.MachineLearningServices/workspaces/[^/]+",
+    re.IGNORECASE,
+)
+_OF_RUN: Final = re.compile(r"/(experiments|experimentids)/([^/]+)/runs/([^/]+)/artifacts(?:/(.*))?", re.DOTALL)
+_RUN_ID: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,255}")
+
+Url: TypeAlias = str
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A run by its place in the run history API, `inside` the folder of it that the root names."""
+
+    kind: str
+    experiment: str
+    id: str
+    inside: str = field(default="", compare=False)
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Paths of one run that wait for one registration; `done` holds what became of them."""
+
+    paths: list[str]
+    done: "asyncio.Future[dict[str, Url | None] | BackendError]"
+
+
+class AzureArtifacts:
+    """An `ArtifactStore` of the roots of one workspace. `close` closes the storage, and leaves the backend open."""
+
+    def __init__(self, backend: HttpBackend, storage: SignedStorage) -> None:
+        self._backend = backend
+        self._name = backend.name
+        self._storage = storage
+        own = urlsplit(backend.base_url)
+        found = _SCOPE.search(own.path)
+        self._scope = found[0] if found else ""
+        self._scheme = own.scheme
+        self._host = (own.hostname, own.port or _PORTS.get(own.scheme))
+        self._waiting: dict[_Run, _Batch] = {}
+
+    async def close(self) -> None:
+        await self._storage.close()
+
+    async def put(self, root: str, path: str, source: str) -> None:
+        operation = f"put {path}"
+        run, place = self._place(operation, root, path)
+        await asyncio.to_thread(self._check_source, operation, source)  # an entry without a file would stay
+        url = await self._registered(run, place) or await self._writable(operation, run, place)
+        try:
+            await self._storage.put_blob(url, _OF_BLOBS, source)
+        except ExpiredUrlError:
+            url = await self._writable(operation, run, place)
+            await self._storage.put_blob(url, _OF_BLOBS, source)
+
+    async def register(self, root: str, paths: Sequence[str]) -> dict[str, Url | None]:
+        """Register files ahead, in as few calls as may be; None where there is one already. Any number of paths."""
+        places = {path: self._place(f"register {path}", root, path) for path in paths}
+        urls: dict[str, Url | None] = {}
+        for start in range(0, len(paths), BATCH_MAX):
+            some = paths[start : start + BATCH_MAX]
+            answered = await self._register(places[some[0]][0], [places[path][1] for path in some])
+            urls |= {path: answered[places[path][1]] for path in some}
+        return urls
+
+    async def _registered(self, run: _Run, path: str) -> Url | None:
+        """Register one file, together with what else of its run comes within some milliseconds.
+
+        The first one calls for all. If it is cancelled, the others begin anew: they may find a conflict, which is fine.
+        """
+        while True:
+            batch = self._waiting.get(run)
+            if batch is None or len(batch.paths) >= BATCH_MAX or path in batch.paths:
+                return await self._lead(run, path)
+            batch.paths.append(path)
+            await asyncio.wait([batch.done])
+            if not batch.done.cancelled():
+                return self._outcome(batch.done.result(), path)
+
+    async def _lead(self, run: _Run, path: str) -> Url | None:
+        batch = self._waiting[run] = _Batch([path], asyncio.get_running_loop().create_future())
+        try:
+            await asyncio.sleep(_GATHERING_SECONDS)
+            self._close(run, batch)
+            batch.done.set_result(await self._register(run, batch.paths))
+        except BackendError as error:
+            batch.done.set_result(error)
+        finally:
+            self._close(run, batch)
+            batch.done.cancel()  # nothing, unless this was cut short
+        return self._outcome(batch.done.result(), path)
+
+    def _close(self, run: _Run, batch: _Batch) -> None:
+        if self._waiting.get(run) is batch:
+            del self._waiting[run]
+
+    def _outcome(self, answered: dict[str, Url | None] | BackendError, path: str) -> Url | None:
+        if isinstance(answered, BackendError):
+            raise answered
+        return answered[path]
+
+    async def _register(self, run: _Run, paths: Sequence[str]) -> dict[str, Url | None]:
+        operation = f"register {len(paths)} files"
+        target = self._history(run, "/batch/metadata")
+        document = await self._ask(operation, "POST", target, {"paths": [{"path": path} for path in paths]})
+        if document is None:
+            raise self._rejected(operation, f"run {run.id} is not there", "was it deleted?")
+        urls = cast("dict[str, Document]", document.get("artifactContentInformation") or {})
+        errors = cast("dict[str, Document]", document.get("errors") or {})
+        return {path: self._either(f"put {path}", urls.get(path), errors.get(path)) for path in paths}
+
+    def _either(self, operation: str, content: Document | None, error: Document | None) -> Url | None:
+        """Take one path's part of a registration: its URL, or None for one that was there before."""
+        if content is not None:
+            return self._url(operation, content)
+        code, message = error_of(orjson.dumps(error or {}))
+        if "conflict" in message.lower() or "already exists" in message.lower():
+            return None
+        if error is None:
+            raise self._unreachable(operation, "the registration says nothing of it", "is it the service's answer?")
+        raise self._rejected(operation, f"{code}: {message[:300]}", "rename the file, or look at the run's limits")
+
+    async def _writable(self, operation: str, run: _Run, path: str) -> Url:
+        """Get a URL to write over what is registered; register it anew where the service gives none."""
+        answer = await self._ask(operation, "GET", self._artifact(run, "write", path), accepts_refusal=True)
+        if answer is not None:
+            return self._url(operation, answer)
+        await self._forget(operation, run, path)
+        url = (await self._register(run, [path]))[path]
+        if url is None:
+            hint = "delete the file in the workspace, or let the identity write artifacts"
+            raise self._rejected(operation, "it exists, and the service gives no URL to replace it", hint)
+        return url
+
+    @asynccontextmanager
+    async def fetch(self, root: str, path: str) -> AsyncIterator[Fetched | None]:
+        operation = f"fetch {path}"
+        run, place = self._place(operation, root, path)
+        async with AsyncExitStack() as stack:
+            try:
+                reply = await self._read(operation, run, place, stack)
+            except ExpiredUrlError:
+                reply = await self._read(operation, run, place, stack)
+            yield _fetched(reply) if reply else None
+
+    async def _read(self, operation: str, run: _Run, path: str, stack: AsyncExitStack) -> Reply | None:
+        """Begin to read; None when nothing is registered, or registered without bytes."""
+        target = f"{self._history(run, '/contentinfo')}?path={quote(path, safe='')}"
+        answer = await self._ask(operation, "GET", target)
+        if answer is None:
+            return None
+        try:
+            return await stack.enter_async_context(self._storage.fetch(self._url(operation, answer), {}))
+        except MissingError:
+            return None
+
+    async def list(self, root: str, path: str) -> list[Listed]:
+        run, folder = self._place(f"list {path}", root, path)
+        prefix = f"{folder}/" if folder else ""
+        found: set[tuple[str, bool]] = set()
+        async for name in self._names(f"list {path}", run):
+            if name.startswith(prefix):
+                first, _, rest = name.removeprefix(prefix).partition("/")
+                found.add((f"{path}/{first}" if path else first, bool(rest)))
+        return [Listed(path=name, is_dir=is_dir) for name, is_dir in sorted(found)]
+
+    async def delete(self, root: str, path: str) -> None:
+        operation = f"delete {path}"
+        run, place = self._place(operation, root, path)
+        prefix = f"{place}/" if place else ""
+        doomed = [name async for name in self._names(operation, run) if name == place or name.startswith(prefix)]
+        for name in doomed:
+            await self._forget(operation, run, name)
+
+    async def _names(self, operation: str, run: _Run) -> AsyncIterator[str]:
+        """All that is registered for a run, page by page."""
+        token = ""
+        while True:
+            after = f"?continuationToken={quote(token, safe='')}" if token else ""
+            page = await self._ask(operation, "GET", self._history(run, after)) or {}
+            for entry in cast("Sequence[Document]", page.get("value") or []):
+                yield str(entry["path"])
+            last, token = token, _token_of(page)
+            if not token:
+                return
+            if token == last:
+                raise self._unreachable(operation, "the listing does not go on", "is it the service's answer?")
+
+    async def _forget(self, operation: str, run: _Run, path: str) -> None:
+        await self._ask(operation, "DELETE", f"{self._artifact(run, 'metadata', path)}&hardDelete=true")
+
+    async def _ask(
+        self,
+        operation: str,
+        method: str,
+        target: str,
+        body: Document | None = None,
+        *,
+        accepts_refusal: bool = False,
+    ) -> Document | None:
+        """Call one of the workspace's own APIs; None for a 404, and for any final no if that is accepted."""
+        content = orjson.dumps(body) if body is not None else None
+
+        async def sent() -> AsyncIterator[bytes]:
+            yield content or b""
+
+        headers = {"Content-Type": "application/json", "Content-Length": str(len(content))} if content else {}
+        async with self._backend.transfer(method, target, headers, sent if content else None, from_root=True) as reply:
+            if 200 <= reply.status < 300:
+                return self._document(operation, await _whole(reply))
+            refusal = await self._refusal(operation, reply)
+        is_final = isinstance(refusal, RejectedError)
+        if is_final and (accepts_refusal or reply.status == HTTPStatus.NOT_FOUND):
+            return None
+        raise refusal
+
+    def _document(self, operation: str, body: bytes) -> Document:
+        try:
+            document = orjson.loads(body or b"{}")
+        except orjson.JSONDecodeError:
+            document = None
+        if not isinstance(document, dict):
+            what = "a web page" if body.lstrip()[:1] == b"<" else "no JSON"
+            raise self._unreachable(operation, f"HTTP 200 with {what}", "is the url that of a workspace?")
+        return document
+
+    async def _refusal(self, operation: str, reply: Reply) -> BackendError:
+        if 300 <= reply.status < 400:
+            place = reply.header("Location").partition("?")[0]
+            return self._unreachable(operation, f"HTTP {reply.status} redirects to {place}", "check url and access")
+        code, message = error_of(await _whole(reply))
+        cause = ": ".join(part for part in (f"HTTP {reply.status}", code, message[:300]) if part)
+        if reply.status in {408, 425, 429} or reply.status >= 500:
+            retry_after = parse_retry_after(reply.header("Retry-After"))
+            return self._unreachable(operation, cause, "is the workspace up?", retry_after)
+        if reply.status == HTTPStatus.UNAUTHORIZED:
+            return UnauthorizedError(self._name, operation, cause, "check the backend's credentials")
+        hint = 'has the identity the role "AzureML Data Scientist" in the workspace?'
+        return self._rejected(operation, cause, hint if reply.status == HTTPStatus.FORBIDDEN else "look at the run")
+
+    def _url(self, operation: str, content: Document) -> Url:
+        """Take the signed URL out of an answer; a plain one only from a workspace that is itself plain."""
+        url = str(content.get("contentUri") or "")
+        if urlsplit(url).scheme not in {"https", self._scheme}:
+            raise self._unreachable(operation, "the service gives no https URL for it", "is it the service's answer?")
+        return url
+
+    def _place(self, operation: str, root: str, path: str) -> tuple[_Run, str]:
+        """Take a root apart; refuse one of another workspace."""
+        run = self._run(operation, root)
+        try:
+            return run, effective(f"{run.inside}/{path}".strip("/"))
+        except UnsafePathError as error:
+            raise self._rejected(operation, f"{root} with {path!r} is no safe path", "rename the file") from error
+
+    def _run(self, operation: str, root: str) -> _Run:
+        place = urlsplit(root)
+        rest = f"/experiments{place.path}" if place.netloc == "experiments" else self._below_scope(operation, root)
+        found = _OF_RUN.fullmatch(rest)
+        if found is None or not _RUN_ID.fullmatch(unquote(found[3])) or unquote(found[2]) in {".", ".."}:
+            raise self._rejected(operation, f"{root} is no artifact root of a run", "what does the backend answer?")
+        return _Run(found[1], unquote(found[2]), unquote(found[3]), unquote(found[4] or ""))
+
+    def _below_scope(self, operation: str, root: str) -> str:
+        place = urlsplit(root)
+        found = _SCOPE.search(place.path)
+        try:
+            host = (place.hostname, place.port or _PORTS.get(self._scheme))
+        except ValueError as error:
+            raise self._rejected(operation, f"{root} is no URI", "what does the backend answer?") from error
+        if not self._scope or found is None or (host, found[0].lower()) != (self._host, self._scope.lower()):
+            hint = "give that workspace a backend of its own, or correct the backend's url"
+            raise self._rejected(operation, f"{root} lies in another workspace than the backend's", hint)
+        return place.path[found.end() :]
+
+    def _history(self, run: _Run, rest: str) -> str:
+        place = f"{run.kind}/{quote(run.experiment, safe='')}/runs/{quote(run.id, safe='')}/artifacts"
+        return f"/history/v1.0{self._scope}/{place}{rest}"
+
+    def _artifact(self, run: _Run, verb: str, path: str) -> str:
+        place = f"artifacts/ExperimentRun/dcid.{quote(run.id, safe='')}/{verb}?path={quote(path, safe='')}"
+        return f"/artifact/v2.0{self._scope}/{place}"
+
+    def _check_source(self, operation: str, source: str) -> None:
+        try:
+            with Path(source).open("rb"):
+                return
+        except FileNotFoundError as error:
+            raise self._rejected(operation, f"{source} is gone", "was the spool emptied?") from error
+        except OSError as error:
+            raise self._unreachable(operation, f"{source}: {error.strerror}", "can this process read it?") from error
+
+    def _rejected(self, operation: str, cause: str, hint: str) -> RejectedError:
+        return RejectedError(self._name, operation, cause, hint)
+
+    def _unreachable(self, operation: str, cause: str, hint: str, retry_after: float | None = None) -> UnreachableError:
+        return UnreachableError(self._name, operation, cause, hint, retry_after=retry_after)
+
+
+def _token_of(page: Document) -> str:
+    """Where a listing goes on. The vendor's plugin follows the link; here its token counts, its host never."""
+    if token := page.get("continuationToken"):
+        return str(token)
+    return parse_qs(urlsplit(str(page.get("nextLink") or "")).query).get("continuationToken", [""])[0]
+
+
+def _fetched(reply: Reply) -> Fetched:
+    length = reply.header("Content-Length")
+    return Fetched(size=int(length) if length.isdigit() else None, chunks=reply.body, etag=reply.header("ETag"))
+
+
+async def _whole(reply: Reply) -> bytes:
+    body = bytearray()
+    async for chunk in reply.body:
+        body += chunk
+        if len(body) > _PAGE_BYTES_MAX:
+            break
+    return bytes(body[:_PAGE_BYTES_MAX])
