@@ -1,9 +1,10 @@
 """Real MLflow servers for a test session, and a client for the emulators' own control routes."""
 
 import re
+import sqlite3
 import urllib.request
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,10 @@ def wanted_servers(session: pytest.Session) -> set[str]:
 
 
 def shift_ids(server: MlflowServer) -> None:
-    """Make one experiment, so that no experiment id is the same on both sides by accident."""
+    """Make one experiment with an id far away, so that none is the same on both sides by accident."""
     call(server.url, "experiments/create", {"name": "earlier-work"})
+    with closing(sqlite3.connect(server.root / "mlflow.db", timeout=30)) as database, database:
+        database.execute("UPDATE experiments SET experiment_id = 1000000 WHERE name = 'earlier-work'")
 
 
 def call(base: str, path: str, body: dict[str, Any], token: str = "") -> dict[str, Any]:
