@@ -86,16 +86,18 @@ def sending(file: BinaryIO) -> tuple[int, Callable[[], AsyncIterator[bytes]]]:
     """Give the size of a local file, and what reads it from its beginning, as often as it has to be sent."""
     descriptor = file.fileno()
     size = os.fstat(descriptor).st_size
-    return size, lambda: _parts(descriptor, size)
+    return size, lambda: parts(descriptor, 0, size)
 
 
-async def _parts(descriptor: int, size: int) -> AsyncIterator[bytes]:
-    """Read a file in chunks, from its beginning; a file that has shrunk breaks the transfer."""
-    for offset in range(0, size, _CHUNK):
-        wanted = min(_CHUNK, size - offset)
+async def parts(descriptor: int, offset: int, size: int) -> AsyncIterator[bytes]:
+    """Read `size` bytes of a file in chunks, from `offset` on; a file that has shrunk breaks the transfer."""
+    end = offset + size
+    while offset < end:
+        wanted = min(_CHUNK, end - offset)
         chunk = await asyncio.to_thread(os.pread, descriptor, wanted, offset)
+        offset += len(chunk)
         if len(chunk) != wanted:
-            raise OSError(f"the file ended at {offset + len(chunk)} of {size} bytes")
+            raise OSError(f"the file ended at {offset} of {end} bytes")
         yield chunk
 
 

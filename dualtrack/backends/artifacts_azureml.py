@@ -28,6 +28,7 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import orjson
 
+from dualtrack.backends.answers import fetched, whole
 from dualtrack.backends.http import HttpBackend, parse_retry_after
 from dualtrack.backends.refusals import error_of
 from dualtrack.backends.signed import ExpiredUrlError, MissingError, SignedStorage
@@ -186,7 +187,7 @@ class AzureArtifacts:
                 reply = await self._read(operation, run, place, stack)
             except ExpiredUrlError:
                 reply = await self._read(operation, run, place, stack)
-            yield _fetched(reply) if reply else None
+            yield fetched(reply) if reply else None
 
     async def _read(self, operation: str, run: _Run, path: str, stack: AsyncExitStack) -> Reply | None:
         """Begin to read; None when nothing is registered, or registered without bytes."""
@@ -252,7 +253,7 @@ class AzureArtifacts:
         headers = {"Content-Type": "application/json", "Content-Length": str(len(content))} if content else {}
         async with self._backend.transfer(method, target, headers, sent if content else None, from_root=True) as reply:
             if 200 <= reply.status < 300:
-                return self._document(operation, await _whole(reply))
+                return self._document(operation, await whole(reply, _PAGE_BYTES_MAX))
             refusal = await self._refusal(operation, reply)
         is_final = isinstance(refusal, RejectedError)
         if is_final and (accepts_refusal or reply.status == HTTPStatus.NOT_FOUND):
@@ -273,7 +274,7 @@ class AzureArtifacts:
         if 300 <= reply.status < 400:
             place = reply.header("Location").partition("?")[0]
             return self._unreachable(operation, f"HTTP {reply.status} redirects to {place}", "check url and access")
-        code, message = error_of(await _whole(reply))
+        code, message = error_of(await whole(reply, _PAGE_BYTES_MAX))
         cause = ": ".join(part for part in (f"HTTP {reply.status}", code, message[:300]) if part)
         if reply.status in {408, 425, 429} or reply.status >= 500:
             retry_after = parse_retry_after(reply.header("Retry-After"))
@@ -347,17 +348,3 @@ def _token_of(page: Document) -> str:
     if token := page.get("continuationToken"):
         return str(token)
     return parse_qs(urlsplit(str(page.get("nextLink") or "")).query).get("continuationToken", [""])[0]
-
-
-def _fetched(reply: Reply) -> Fetched:
-    length = reply.header("Content-Length")
-    return Fetched(size=int(length) if length.isdigit() else None, chunks=reply.body, etag=reply.header("ETag"))
-
-
-async def _whole(reply: Reply) -> bytes:
-    body = bytearray()
-    async for chunk in reply.body:
-        body += chunk
-        if len(body) > _PAGE_BYTES_MAX:
-            break
-    return bytes(body[:_PAGE_BYTES_MAX])

@@ -25,6 +25,7 @@ import orjson
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 from yarl import URL
 
+from dualtrack.backends.answers import parts, whole
 from dualtrack.backends.http import Watched, parse_retry_after
 from dualtrack.errors import BackendError, RejectedError, UnreachableError
 from dualtrack.ports import Reply, Whole
@@ -33,7 +34,6 @@ MIB: Final = 1024 * 1024
 _SINGLE: Final = 64 * MIB  # the plugin's bound for one PUT, facts A5
 _BLOCK: Final = 4 * MIB
 _BLOCKS_MAX: Final = 50_000  # of one blob, Azure Storage "Scalability targets for Blob storage"
-_CHUNK: Final = MIB
 _SMALL_MAX: Final = 16 * MIB
 _ERROR_MAX: Final = 64 * 1024
 _KEEPALIVE_SECONDS: Final = 4.0
@@ -129,7 +129,7 @@ class SignedStorage:
             size = os.fstat(descriptor).st_size - offset if length is None else length
             sized = {**headers, "Content-Length": str(size)}
             # aiohttp takes an iterator without an item for a chunked body
-            body = (lambda: _parts(descriptor, offset, size)) if size else None
+            body = (lambda: parts(descriptor, offset, size)) if size else None
             return await self._whole(method, url, sized, body)
 
     async def request(self, method: str, url: str, headers: Mapping[str, str], body: bytes = b"") -> Whole:
@@ -143,7 +143,7 @@ class SignedStorage:
 
     async def _whole(self, method: str, url: str, headers: Mapping[str, str], body: Bodies | None) -> Whole:
         async with self._call(method, url, headers, body) as reply:
-            read = await _read(reply, _SMALL_MAX)
+            read = await whole(reply, _SMALL_MAX)
             return Whole(status=reply.status, reason=reply.reason, headers=reply.headers, body=read)
 
     @asynccontextmanager
@@ -215,7 +215,7 @@ class SignedStorage:
         """The error that an answer other than 2xx is. Bodies are not shown: some storages repeat the signature."""
         if 300 <= reply.status < 400:
             return self._unreachable(operation, f"HTTP {reply.status} redirects", "is there a gateway in between?")
-        code = reply.header("x-ms-error-code") or _code_of(await _read(reply, _ERROR_MAX))
+        code = reply.header("x-ms-error-code") or _code_of(await whole(reply, _ERROR_MAX))
         cause = f"HTTP {reply.status} {code}".strip()
         if reply.status in {408, 425, 429} or reply.status >= 500:
             retry_after = parse_retry_after(reply.header("Retry-After"))
@@ -254,27 +254,6 @@ class SignedStorage:
 
     async def close(self) -> None:
         await self._session.close()
-
-
-async def _parts(descriptor: int, offset: int, size: int) -> AsyncIterator[bytes]:
-    """Read a part of a file in chunks; a file that has shrunk breaks the transfer."""
-    end = offset + size
-    while offset < end:
-        wanted = min(_CHUNK, end - offset)
-        chunk = await asyncio.to_thread(os.pread, descriptor, wanted, offset)
-        offset += len(chunk)
-        if len(chunk) != wanted:
-            raise OSError(f"the file ended at {offset} of {end} bytes")
-        yield chunk
-
-
-async def _read(reply: Reply, most: int) -> bytes:
-    body = bytearray()
-    async for chunk in reply.body:
-        body += chunk
-        if len(body) > most:
-            break
-    return bytes(body[:most])
 
 
 def _with(url: str, parameter: str) -> str:
