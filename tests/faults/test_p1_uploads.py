@@ -42,7 +42,7 @@ async def put_until_taken(served: Served, root: str, path: str, content: bytes) 
         try:
             reply = await put(served, root, path, content)
         except (ClientConnectionError, OSError):
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # nobody listens: it is being started again
             continue
         if reply.status < 500:
             assert reply.status == 200, reply.body
@@ -102,7 +102,7 @@ async def test_killed_in_the_middle_of_a_body(
             writer.write(head.encode() + b"x" * (4 * MIB))
             await writer.drain()
             async with asyncio.timeout(10):
-                while not spooled(tmp_path):  # noqa: ASYNC110
+                while not spooled(tmp_path):  # noqa: ASYNC110 - another process's files: there is no event
                     await asyncio.sleep(0.01)
             await served.kill()
         await served.start()
