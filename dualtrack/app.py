@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
+from uuid import uuid4
 
 import structlog
 from aiohttp import web
@@ -67,6 +68,8 @@ from dualtrack.delivery.worker import Policy, Worker
 from dualtrack.errors import BackendError, JournalError, SpoolError, StartError
 from dualtrack.lifespan import Loops, background
 from dualtrack.metrics import Metrics
+from dualtrack.models.front import ModelFront
+from dualtrack.ports import Backend as PrimaryBackend
 from dualtrack.ports import Usage
 from dualtrack.proxy.artifacts import ArtifactRoutes, FileRules
 from dualtrack.proxy.bracket import Bracket, Mirroring
@@ -250,7 +253,7 @@ class App:
         # first what can fail: a store that is locked must leave nothing behind to close
         self.journal = self._open_journal() if config.secondaries else None
         self.backends = {name: make_backend(name, config, metrics) for name in config.backends}
-        self.primary = self.backends[config.primary]
+        self.primary: PrimaryBackend = self.backends[config.primary]
         self.dispatchers: dict[str, Dispatcher] = {}
         self.workers: dict[str, Worker] = {}
         self.settler: Settler | None = None
@@ -296,10 +299,19 @@ class App:
     def _build_mirroring(self, journal: SqliteJournal) -> None:
         config = self._config
         source = config.primary
+        page = _HISTORY_PAGE[config.primary_backend.kind]
+        self.primary = ModelFront(
+            self.backends[source],
+            journal.models,
+            Reader(self.backends[source], source, page),
+            self._client_stores[source],
+            self._clock.now,
+            lambda: uuid4().hex,
+        )
         self.readers = readers = {
             name: Reader(self.backends[name], source, _HISTORY_PAGE[backend.kind])
             for name, backend in config.backends.items()
-        }
+        } | {source: Reader(self.primary, source, page)}
         # a secondary's files are a client's business only where versions are registered there
         readable = {source, config.registry}
         self._roots = roots = Roots(journal, source, {name: readers[name] for name in readable})
@@ -507,7 +519,7 @@ class App:
         for name, dispatcher in self.dispatchers.items():
             deadline = self._config.shutdown.deliveries.total_seconds()
             loops.start(f"deliver {name}", dispatcher.run(self.workers[name]), stop=dispatcher, deadline=deadline)
-        loops.start("version", self.versions.watch(self.primary))
+        loops.start("version", self.versions.watch(self.backends[self._config.primary]))
 
     async def _sweep(self, journal: SqliteJournal) -> None:
         """Remove, now and then, files that no entry needs any more."""
