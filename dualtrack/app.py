@@ -37,6 +37,7 @@ from dualtrack.backends.auth import (
     bearer,
     make_credential,
 )
+from dualtrack.backends.azureml_runs import SameRunIds
 from dualtrack.backends.http import HttpBackend
 from dualtrack.backends.online import look
 from dualtrack.backends.signed import SignedStorage
@@ -52,6 +53,7 @@ from dualtrack.config_model import (
     Kind,
     NoAuth,
     OnLimit,
+    RunIds,
     TokenAuth,
 )
 from dualtrack.core import breaker as breakers
@@ -363,8 +365,9 @@ class App:
         )
         files = Files(self._side(config.primary), self._side(name), self.spool, journal, self.metrics)
         self.dispatchers[name] = dispatcher
+        target = self.backends[name]
         self.workers[name] = Worker(
-            self.backends[name],
+            SameRunIds(target) if backend.run_ids is RunIds.SAME else target,
             journal,
             reader,
             Resolver(name, journal, adopter),
