@@ -71,7 +71,7 @@ from dualtrack.errors import BackendError, JournalError, SpoolError, StartError
 from dualtrack.lifespan import Loops, background
 from dualtrack.metrics import Metrics
 from dualtrack.models.front import ModelFront
-from dualtrack.ports import Backend as PrimaryBackend
+from dualtrack.ports import Backend as AnyBackend
 from dualtrack.ports import Usage
 from dualtrack.proxy.artifacts import ArtifactRoutes, FileRules
 from dualtrack.proxy.bracket import Bracket, Mirroring
@@ -255,7 +255,7 @@ class App:
         # first what can fail: a store that is locked must leave nothing behind to close
         self.journal = self._open_journal() if config.secondaries else None
         self.backends = {name: make_backend(name, config, metrics) for name in config.backends}
-        self.primary: PrimaryBackend = self.backends[config.primary]
+        self.primary: AnyBackend = self.backends[config.primary]
         self.dispatchers: dict[str, Dispatcher] = {}
         self.workers: dict[str, Worker] = {}
         self.settler: Settler | None = None
@@ -301,19 +301,10 @@ class App:
     def _build_mirroring(self, journal: SqliteJournal) -> None:
         config = self._config
         source = config.primary
-        page = _HISTORY_PAGE[config.primary_backend.kind]
-        self.primary = ModelFront(
-            self.backends[source],
-            journal.models,
-            Reader(self.backends[source], source, page),
-            self._client_stores[source],
-            self._clock.now,
-            lambda: uuid4().hex,
-        )
-        self.readers = readers = {
-            name: Reader(self.backends[name], source, _HISTORY_PAGE[backend.kind])
-            for name, backend in config.backends.items()
-        } | {source: Reader(self.primary, source, page)}
+        self.primary = self._front(source, journal)
+        self.readers = readers = {name: self._reader(name, self.backends[name]) for name in config.backends} | {
+            source: self._reader(source, self.primary)
+        }
         # a secondary's files are a client's business only where versions are registered there
         readable = {source, config.registry}
         self._roots = roots = Roots(journal, source, {name: readers[name] for name in readable})
@@ -323,7 +314,7 @@ class App:
             self._build_delivery(name, journal, adopter, readers[name])
         if config.registry != source:
             self._registry = RegistryRelay(
-                self.backends[config.registry],
+                self._front(config.registry, journal),
                 source,
                 journal,
                 adopter,
@@ -331,6 +322,22 @@ class App:
                 config.registry_wait.total_seconds(),
                 roots if config.artifacts == "proxy" else None,
             )
+
+    def _reader(self, name: str, backend: AnyBackend) -> Reader:
+        return Reader(backend, self._config.primary, _HISTORY_PAGE[self._config.backends[name].kind])
+
+    def _front(self, name: str, journal: SqliteJournal) -> ModelFront:
+        """The backend that clients' calls go to, with logged models whether it has them or not."""
+        backend = self.backends[name]
+        return ModelFront(
+            backend,
+            journal.models,
+            self._reader(name, backend),
+            self._client_stores[name],
+            self._clock.now,
+            lambda: uuid4().hex,
+            spells_sources=self._config.backends[name].kind is Kind.DATABRICKS,
+        )
 
     def _build_delivery(self, name: str, journal: SqliteJournal, adopter: WholeAdopter, reader: Reader) -> None:
         config, backend = self._config, self._config.backends[name]

@@ -6,7 +6,8 @@ that an MLflow 3 client can log a model there, and mirroring, settling and readi
     logged-models/…           kept on a shelf; the files are below the run's artifacts, in a folder named as the model
     runs/outputs, log-inputs  the links between runs and models, which a run's own answers then show
     log-batch, log-metric     a metric of a model is one of its run; what the run has already is not sent twice
-    model-versions/create     a version's source is the folder of the run
+    model-versions/create     a version's source is the folder of the run; on Databricks it is the model's own root,
+                              because its workspace registry takes no `models:/m-…` (facts B8)
 
 Whether the backend lacks them is asked once, by the first call that needs to know. Nothing else is read on its way.
 """
@@ -66,7 +67,10 @@ Handler: TypeAlias = Callable[["ModelFront", Asked], Awaitable[Said]]
 
 
 class ModelFront:
-    """A `Backend`. `looker` reads the backend itself, `store` is where its files lie, `now` is seconds."""
+    """A `Backend`. `looker` reads the backend itself, `store` is where its files lie, `now` is seconds.
+
+    `spells_sources`: its registry wants to be told where a logged model's files are.
+    """
 
     def __init__(
         self,
@@ -76,6 +80,8 @@ class ModelFront:
         store: ArtifactStore,
         now: Callable[[], float],
         new_id: Callable[[], str],
+        *,
+        spells_sources: bool = False,
     ) -> None:
         self._backend = backend
         self._shelf = shelf
@@ -83,6 +89,7 @@ class ModelFront:
         self._store = store
         self._now = now
         self._new_id = new_id
+        self._spells_sources = spells_sources
         self.name = backend.name
 
     def stream(
@@ -141,6 +148,8 @@ class ModelFront:
         operation = match.route.operation
         if _MENTIONS.get(operation, b"") not in body:
             return False
+        if operation == "createModelVersion" and self._spells_sources:
+            return True
         if operation in _BEGINNINGS:
             return not await self._looker.has_models()
         return await self._shelf.is_used() or (operation in _OF_MODELS and not await self._looker.has_models())
@@ -341,15 +350,20 @@ class ModelFront:
     # --- the registry ---------------------------------------------------------------------------------------------
 
     async def create_version(self, asked: Asked) -> Said:
-        """Say where a model's files are: a backend without logged models cannot follow `models:/m-…`."""
+        """Say where a model's files are, where the registry cannot follow `models:/m-…` by itself."""
         source = text(asked.document.get("source"))
         named = source.removeprefix("models:/") if source.startswith("models:/m-") else _id(asked.document)
         model = await self._shelf.model(named)
-        if model is None:
-            return await asked.passed(asked.body)
-        run_id = text(field(parse(model.document), "info", "source_run_id"))
-        rest = {name: value for name, value in asked.document.items() if name != "model_id"}
-        return await asked.passed(write({"run_id": run_id, **rest, "source": model.root}))
+        if model is not None:
+            run_id = text(field(parse(model.document), "info", "source_run_id"))
+            rest = {name: value for name, value in asked.document.items() if name != "model_id"}
+            return await asked.passed(write({"run_id": run_id, **rest, "source": model.root}))
+        if self._spells_sources and source == f"models:/{named}":
+            found = await self._looker.get(EntityKind.MODEL, named)
+            root = text(field(found, "model", "info", "artifact_uri"))
+            if root:
+                return await asked.passed(write({**asked.document, "source": root}))
+        return await asked.passed(asked.body)
 
 
 _HANDLERS: Final[dict[str, Handler]] = {
