@@ -321,7 +321,8 @@ class Worker:
             self._heard(call.operation, answer)
             match self._judge(answer, step, attempt, len(batch)):
                 case Delivered():
-                    self._doubts.discard(lane.key)
+                    if not todo:  # the halves of a refused batch stay in doubt to the last: a part may have been stored
+                        self._doubts.discard(lane.key)
                     unfit += told
                 case Bisect():
                     if answer.status == 404 and not await self._is_there(step.run, known.twins):
@@ -489,28 +490,36 @@ class Worker:
             return Done()  # adopted in the meantime
         call, unfit = self._policy.fitter.fit(translate(reading, known.twins, self._policy.source))
         if ref.kind is EntityKind.EXPERIMENT:
-            answer, twin, was_there = await self._experiments.place(reading)
-            if twin is not None:
-                return self._made(twin, losses + _recorded(unfit), was_there=was_there)
-        else:
-            if step.entry.attempted:
-                found = await self._find_mirror(ref, known.twins)
-                if found is not None:
-                    return self._made(found, losses + await self._overflow(found, unfit), was_there=True)
-            await self._queue.mark_attempted(lane, step.entry.seq)
-            answer = await self._backend.send(call)
-            if answer.is_success:
-                learned = learn(ref.kind, ref, self._backend.name, parse_answer(answer.body))
-                if learned is None:  # it will be found by its mark
-                    wait = wait_before(attempt, self._policy.retry, self._clock.chance())
-                    return Later(wait=wait, reason="the answer to a create names no id", is_backend=True)
-                self._heard(reading.exchange.operation, answer)
-                losses += await self._overflow(learned, unfit)
-                return self._made(learned, losses, was_there=False)
+            return await self._place(step, known, losses + _recorded(unfit), attempt)
+        if step.entry.attempted:
+            found = await self._find_mirror(ref, known.twins)
+            if found is not None:
+                return self._made(found, losses + await self._overflow(found, unfit), was_there=True)
+        await self._queue.mark_attempted(lane, step.entry.seq)
+        answer = await self._backend.send(call)
+        if answer.is_success:
+            learned = learn(ref.kind, ref, self._backend.name, parse_answer(answer.body))
+            if learned is None:
+                return self._untold(attempt)
+            self._heard(reading.exchange.operation, answer)
+            losses += await self._overflow(learned, unfit)
+            return self._made(learned, losses, was_there=False)
         self._heard(reading.exchange.operation, answer)
         if ref.kind is EntityKind.MODEL and lacks_route(answer) and not await self._looker.has_models():
             return await self._stand_in(step, ref, known, losses, attempt)
         return await self._uncreated(step, known, answer, attempt)
+
+    async def _place(self, step: SingleStep, known: Known, losses: tuple[Loss, ...], attempt: int) -> Outcome:
+        answer, twin, was_there = await self._experiments.place(step.reading)
+        if twin is not None:
+            return self._made(twin, losses, was_there=was_there)
+        self._heard(step.reading.exchange.operation, answer)
+        return self._untold(attempt) if answer.is_success else await self._uncreated(step, known, answer, attempt)
+
+    def _untold(self, attempt: int) -> Later:
+        """Something was made, and the answer does not say what: it will be found, by its mark or its name."""
+        wait = wait_before(attempt, self._policy.retry, self._clock.chance())
+        return Later(wait=wait, reason="the answer to a create names no id", is_backend=True)
 
     async def _stand_in(
         self, step: SingleStep, ref: Ref, known: Known, losses: tuple[Loss, ...], attempt: int

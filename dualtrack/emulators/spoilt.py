@@ -16,7 +16,9 @@ PAGE = "<html><body><h1>Just a moment</h1></body></html>"
 
 
 async def spoil(request: web.Request, answer: web.StreamResponse, fault: Spoil) -> web.StreamResponse:
-    """Send `answer` as the fault wants it."""
+    """Send `answer` as the fault wants it; a refusal is cut or slow at most, for it tells that nothing was done."""
+    if answer.status >= 300 and fault.body not in WAYS:
+        return answer
     body = answer.body if isinstance(answer, web.Response) else None
     if body is not None and not isinstance(body, bytes):
         return answer
