@@ -5,11 +5,15 @@ A process, so that a test can kill or stop it. Binds to loopback only.
 
 import argparse
 import os
+import ssl
+from dataclasses import replace
+from pathlib import Path
 
 from aiohttp import web
 
-from dualtrack.emulators.azureml import DEFAULT_SCOPE, AzureML
-from dualtrack.emulators.azureml_artifacts import AzureArtifacts
+from dualtrack.emulators import azureml_workspace
+from dualtrack.emulators.azureml_scope import DEFAULT_SCOPE
+from dualtrack.emulators.azureml_workspace import STRICT, settings_of
 from dualtrack.emulators.databricks import Databricks
 from dualtrack.emulators.databricks_files import Choices, DatabricksFiles
 from dualtrack.emulators.storage import Kind
@@ -18,31 +22,49 @@ from dualtrack.emulators.tracking import Dialect, Plain, Settings, Site, make_ap
 
 def main() -> None:
     options = _parser().parse_args()
-    settings = Settings(
-        upstream=options.upstream,
-        token=options.token or os.environ[options.token_env],
-        dialect=_dialect(options),
-        site=_site(options),
+    web.run_app(
+        make_app(_settings(options)),
+        host="127.0.0.1",
+        port=options.port,
+        ssl_context=_tls(options.tls),
+        print=None,
+        shutdown_timeout=2,
     )
-    web.run_app(make_app(settings), host="127.0.0.1", port=options.port, print=None, shutdown_timeout=2)
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    token = options.token or os.environ[options.token_env]
+    if options.kind == "azureml":
+        return settings_of(_choices(options), upstream=options.upstream, token=token, scope=options.scope)
+    return Settings(upstream=options.upstream, token=token, dialect=_dialect(options), site=_site(options))
+
+
+def _choices(options: argparse.Namespace) -> azureml_workspace.Choices:
+    """What an Azure ML workspace is like: the service as it is, or MLflow with single properties of the service."""
+    if options.strict:
+        return replace(STRICT, storage_origin=options.storage_origin)
+    return azureml_workspace.Choices(
+        has_logged_models=not options.no_logged_models,
+        has_own_files=options.own_files,
+        has_limits=options.limits,
+        storage_origin=options.storage_origin,
+    )
+
+
+def _tls(pem: Path | None) -> ssl.SSLContext | None:
+    if pem is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(pem)
+    return context
 
 
 def _dialect(options: argparse.Namespace) -> Dialect:
-    match options.kind:
-        case "databricks":
-            return Databricks(users=tuple(options.user))
-        case "azureml":
-            return AzureML(
-                scope=options.scope, has_logged_models=not options.no_logged_models, has_limits=options.limits
-            )
-        case _:
-            return Plain()
+    return Databricks(users=tuple(options.user)) if options.kind == "databricks" else Plain()
 
 
 def _site(options: argparse.Namespace) -> Site | None:
     """What keeps the workspace's files, if it keeps its own."""
-    if options.kind == "azureml":
-        return AzureArtifacts(options.scope) if options.own_files else None
     match options.files:
         case None:
             return None
@@ -67,6 +89,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--no-logged-models", action="store_true", help="azureml: 404 for them, as the service does")
     parser.add_argument("--own-files", action="store_true", help="azureml: artifacts as the service keeps them")
     parser.add_argument("--limits", action="store_true", help="azureml: refuse what is over the service's limits")
+    parser.add_argument("--strict", action="store_true", help="azureml: all that the service does, and no more than it")
+    parser.add_argument("--storage-origin", default="", help="azureml: where signed URLs lead, if not here")
+    parser.add_argument("--tls", type=Path, help="serve https by this file of a key and a certificate")
     return parser
 
 
