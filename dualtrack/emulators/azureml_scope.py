@@ -6,6 +6,8 @@ DEFAULT_SCOPE = (
     "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/dualtrack"
     "/providers/Microsoft.MachineLearningServices/workspaces/demo"
 )
+# whom tokens are for: the resource manager, for all APIs of a workspace (facts/backends A2)
+AUDIENCE = "https://management.azure.com"
 # segments that the service takes in any case, as far as is known (facts/backends, Azure ML item 1)
 FOLDED = frozenset({"resourceGroups", "providers", "Microsoft.MachineLearningServices"})
 

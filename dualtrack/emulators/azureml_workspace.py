@@ -18,6 +18,7 @@ from dualtrack.emulators.azureml_history import History
 from dualtrack.emulators.azureml_ids import Ids
 from dualtrack.emulators.azureml_registry import Registry
 from dualtrack.emulators.azureml_scope import DEFAULT_SCOPE, Scope
+from dualtrack.emulators.tokens import Tokens
 from dualtrack.emulators.tracking import Middleware, Settings
 
 
@@ -64,12 +65,12 @@ STRICT: Final = Choices(
 )
 
 
-def settings_of(choices: Choices, *, upstream: str, token: str, scope: str = DEFAULT_SCOPE) -> Settings:
+def settings_of(choices: Choices, *, upstream: str, tokens: Tokens, scope: str = DEFAULT_SCOPE) -> Settings:
     """Build a workspace in front of a real server."""
     place = Scope(scope, folds_case=choices.folds_case)
     return Settings(
         upstream=upstream,
-        token=token,
+        tokens=tokens,
         dialect=_dialect(choices, place),
         site=_files(choices, place) if choices.has_own_files else None,
         middlewares=tuple(_middlewares(choices, place)),

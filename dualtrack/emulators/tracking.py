@@ -9,14 +9,19 @@ naming rules and the duplicate counters; all others pass in chunks.
     DELETE /__emulator__/log                  forget requests and duplicates
     POST   /__emulator__/faults               set the rules (see `faults`); they replace the ones before
     DELETE /__emulator__/faults               no rules; calls in a black hole are dropped
-    GET    /__emulator__/duplicates           metric points and marked runs that were stored twice
+    GET    /__emulator__/duplicates           metric points and marked runs, experiments and models, stored twice
+    POST   /__emulator__/tokens               take one more: {"token": …, "lifetime": seconds, "who": …}
+    DELETE /__emulator__/tokens               end all that were issued
+    GET    /__emulator__/identity?resource=R  issue one, as a managed identity's endpoint does (`IDENTITY_ENDPOINT`)
 """
 
 import asyncio
-import hmac
 import io
+import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Any, Protocol, TypeAlias, assert_never
 from urllib.parse import parse_qsl
 
@@ -28,13 +33,17 @@ from dualtrack.emulators.faults import (
     Decision,
     DropAfter,
     DropBefore,
+    Partial,
     Refuse,
     Rule,
+    Spoil,
     decide,
     name_of,
     parse_rules,
 )
 from dualtrack.emulators.record import Duplicates, RequestLog, parse_object
+from dualtrack.emulators.spoilt import spoil
+from dualtrack.emulators.tokens import Tokens
 
 JSON: TypeAlias = Any
 
@@ -71,12 +80,13 @@ CODES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """A request as a dialect sees it: `path` on the real server, the JSON body as an object."""
+    """A request as a dialect sees it: `path` on the real server, the JSON body as an object and its size in bytes."""
 
     method: str
     path: str
     document: Mapping[str, JSON] = field(default_factory=dict)
     query: Mapping[str, JSON] = field(default_factory=dict)
+    size: int = 0
 
     def asked(self, name: str) -> str:
         """What the query says of a name, or else the body; nothing is an empty text."""
@@ -89,11 +99,20 @@ class Reply:
 
     status: int
     document: JSON = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def to_response(self, headers: Mapping[str, str] | None = None) -> web.Response:
+        told = {**self.headers, **(headers or {})}
         if self.document is None:
-            return web.Response(status=self.status, headers=headers)
-        return web.json_response(self.document, status=self.status, headers=headers)
+            return web.Response(status=self.status, headers=told)
+        return web.json_response(self.document, status=self.status, headers=told)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changed:
+    """A call goes on to the real server with another JSON body."""
+
+    document: Mapping[str, JSON]
 
 
 class Dialect(Protocol):
@@ -108,8 +127,8 @@ class Dialect(Protocol):
     def unauthorized(self) -> Reply:
         """Answer a call without the right token."""
 
-    def answer(self, call: Call) -> Reply | None:
-        """Refuse a call or answer it in the real server's place; None lets it through."""
+    def answer(self, call: Call) -> Reply | Changed | None:
+        """Refuse a call, answer it in the real server's place, or change it; None lets it through."""
 
     def error(self, status: int, code: str, message: str) -> Reply:
         """Put an error into this backend's shape."""
@@ -150,7 +169,7 @@ class Plain:
     def unauthorized(self) -> Reply:
         return self.error(401, "UNAUTHENTICATED", "Credential was not sent or is not valid.")
 
-    def answer(self, call: Call) -> Reply | None:  # noqa: ARG002 - the protocol's
+    def answer(self, call: Call) -> Reply | Changed | None:  # noqa: ARG002 - the protocol's
         return None
 
     def error(self, status: int, code: str, message: str) -> Reply:
@@ -159,11 +178,18 @@ class Plain:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
+    """One emulator. `token` is good for ever; `tokens` are given instead where some end, or are issued elsewhere.
+
+    `rules` are the faults that it begins with.
+    """
+
     upstream: str
-    token: str = field(repr=False)
+    token: str = field(default="", repr=False)
     dialect: Dialect = field(default_factory=Plain)
     site: Site | None = None
     middlewares: tuple[Middleware, ...] = ()  # the first is the outermost
+    tokens: Tokens | None = field(default=None, repr=False)
+    rules: tuple[Rule, ...] = ()
 
 
 def named_experiment(call: Call) -> str | None:
@@ -186,6 +212,9 @@ def make_app(settings: Settings) -> web.Application:
     app.router.add_post("/__emulator__/faults", emulator.set_faults)
     app.router.add_delete("/__emulator__/faults", emulator.clear_faults)
     app.router.add_get("/__emulator__/duplicates", emulator.show_duplicates)
+    app.router.add_post("/__emulator__/tokens", emulator.add_token)
+    app.router.add_delete("/__emulator__/tokens", emulator.revoke_tokens)
+    app.router.add_get("/__emulator__/identity", emulator.issue_token)
     app.router.add_route("*", "/{path:.*}", emulator.handle)
     app.cleanup_ctx.append(emulator.connect)
     app.on_shutdown.append(emulator.release)
@@ -200,8 +229,9 @@ class _Emulator:
         self._dialect = settings.dialect
         self._log = RequestLog()
         self._duplicates = Duplicates()
-        self._rules: tuple[Rule, ...] = ()
-        self._counts: tuple[int, ...] = ()
+        self._tokens = settings.tokens or Tokens(*filter(None, [settings.token]))
+        self._rules = settings.rules
+        self._counts = (0,) * len(settings.rules)
         self._released = asyncio.Event()
         self._changed = asyncio.Event()
         self._session: ClientSession
@@ -250,7 +280,11 @@ class _Emulator:
         await asyncio.sleep(decision.delay)
         match decision.action:
             case None:
-                return await self._serve(request, number, body, is_lost=False)
+                return await self._serve(request, number, body)
+            case Spoil() as fault:
+                return await spoil(request, await self._serve(request, number, body, is_kept=True), fault)
+            case Partial() as fault:
+                return await self._half_do(request, number, body, fault)
             case Refuse() as refusal:
                 self._log.note(number, status=refusal.status)
                 return self._refuse(refusal)
@@ -260,25 +294,37 @@ class _Emulator:
                 await released.wait()
                 return _drop(request)
             case DropAfter():
-                await self._serve(request, number, body, is_lost=True)
+                await self._serve(request, number, body, is_kept=True)
                 return _drop(request)
             case other:
                 assert_never(other)
 
+    async def _half_do(self, request: web.Request, number: int, body: bytes | None, fault: Partial) -> web.Response:
+        document = parse_object(body)
+        if document.get(fault.keeps):
+            kept = {key: document[key] for key in ("run_id", "run_uuid", fault.keeps) if key in document}
+            await self._serve(request, number, json.dumps(kept).encode(), is_kept=True)
+        self._log.note(number, status=fault.status)
+        return self._refuse(Refuse(status=fault.status, code=fault.code))
+
     async def _serve(
-        self, request: web.Request, number: int, body: bytes | None, *, is_lost: bool
+        self, request: web.Request, number: int, body: bytes | None, *, is_kept: bool = False
     ) -> web.StreamResponse:
+        """Do the work. `is_kept`: the answer comes whole, not sent, for whoever decides what becomes of it."""
         if (served := await self._beside(request, body)) is not None:
             self._log.note(number, status=served.status)
             return served
         path = self._dialect.locate(request.raw_path.partition("?")[0])
         call = None if path is None else _call(request, path, body)
         reply = self._judge(request, call)
+        if isinstance(reply, Changed) and call is not None:
+            body, call, reply = json.dumps(reply.document).encode(), replace(call, document=reply.document), None
         if reply is None and call is not None:
             if not self._settings.middlewares or OF_FILES in call.path:
-                return await self._forward(request, number, call.path, body, is_lost=is_lost)
+                return await self._forward(request, number, call.path, body, is_kept=is_kept)
             reply = await self._pass(request, call)
-        reply = reply or self._dialect.unknown()
+        if isinstance(reply, Changed) or reply is None:
+            reply = self._dialect.unknown()
         self._log.note(number, status=reply.status)
         return reply.to_response()
 
@@ -324,10 +370,9 @@ class _Emulator:
         return reply.document if reply.status == 200 and isinstance(reply.document, dict) else {}
 
     def _is_signed_in(self, request: web.Request) -> bool:
-        given = request.headers.get("Authorization", "").encode()
-        return hmac.compare_digest(given, f"Bearer {self._settings.token}".encode())
+        return self._tokens.grant(request.headers.get("Authorization", "")) is not None
 
-    def _judge(self, request: web.Request, call: Call | None) -> Reply | None:
+    def _judge(self, request: web.Request, call: Call | None) -> Reply | Changed | None:
         """Answer what never reaches the real server."""
         if call is None:
             return self._dialect.unknown()
@@ -336,7 +381,7 @@ class _Emulator:
         return self._dialect.answer(call)
 
     async def _forward(
-        self, request: web.Request, number: int, path: str, body: bytes | None, *, is_lost: bool
+        self, request: web.Request, number: int, path: str, body: bytes | None, *, is_kept: bool
     ) -> web.StreamResponse:
         query = request.raw_path.partition("?")[2]
         target = self._settings.upstream.rstrip("/") + path + (f"?{query}" if query else "")
@@ -346,7 +391,7 @@ class _Emulator:
             async with self._session.request(
                 request.method,
                 type(request.url)(target, encoded=True),  # aiohttp's URL type; the path goes on as it came
-                headers=_without(request.headers, NOT_FORWARDED),
+                headers=_without(request.headers, NOT_FORWARDED | ({"content-length"} if read is not None else set())),
                 data=payload,
                 allow_redirects=False,
                 skip_auto_headers=("Content-Type", "User-Agent", "Accept", "Accept-Encoding"),
@@ -354,17 +399,20 @@ class _Emulator:
                 self._log.note(number, status=answer.status)
                 if answer.status < 300:
                     self._duplicates.accept(path, parse_object(body))
-                return await self._relay(request, answer, is_lost=is_lost)
+                return await self._relay(request, answer, is_kept=is_kept)
         except ClientError as exc:
             reply = self._dialect.error(503, "TEMPORARILY_UNAVAILABLE", f"upstream: {exc}")
             self._log.note(number, status=reply.status)
             return reply.to_response()
 
-    async def _relay(self, request: web.Request, answer: ClientResponse, *, is_lost: bool) -> web.StreamResponse:
-        if answer.status >= 400 or is_lost:
+    async def _relay(self, request: web.Request, answer: ClientResponse, *, is_kept: bool) -> web.StreamResponse:
+        if answer.status >= 400:
             return self._reshape(answer, await answer.read())
         if self._settings.site is not None and answer.content_type == "application/json":
             return self._rewritten(self._settings.site, request, answer, await answer.read())
+        if is_kept:
+            headers = _without(answer.headers, HOP_BY_HOP | {"content-length"})
+            return web.Response(status=answer.status, headers=headers, body=await answer.read())
         response = web.StreamResponse(status=answer.status, headers=_without(answer.headers, HOP_BY_HOP))
         await response.prepare(request)
         async for chunk in answer.content.iter_chunked(CHUNK_BYTES):
@@ -399,6 +447,9 @@ class _Emulator:
                 return web.Response(status=refusal.status, headers=headers, text=text, content_type="text/html")
             case Body.EMPTY:
                 return web.Response(status=refusal.status, headers=headers)
+            case Body.XML:
+                text = f"<Error><Code>{refusal.code or 'AuthenticationFailed'}</Code></Error>"
+                return web.Response(status=refusal.status, headers=headers, text=text, content_type="application/xml")
             case other:
                 assert_never(other)
 
@@ -435,6 +486,25 @@ class _Emulator:
     async def show_duplicates(self, _request: web.Request) -> web.Response:
         return web.json_response(self._duplicates.report())
 
+    async def add_token(self, request: web.Request) -> web.Response:
+        given = parse_object(await request.read())
+        lifetime = float(given.get("lifetime", inf))
+        self._tokens.add(str(given["token"]), lifetime=lifetime, who=str(given.get("who", "")))
+        return web.json_response({})
+
+    async def revoke_tokens(self, _request: web.Request) -> web.Response:
+        self._tokens.revoke()
+        return web.json_response({})
+
+    async def issue_token(self, request: web.Request) -> web.Response:
+        """Issue a token for a resource, in the words of App Service's endpoint for managed identities."""
+        resource = request.query.get("resource", "")
+        if "X-IDENTITY-HEADER" not in request.headers:
+            return web.json_response({"error": "invalid_request"}, status=400)
+        token, ends_at = self._tokens.issue(who="demo-identity", audience=resource), time.time() + self._tokens.lifetime
+        told = {"access_token": token, "token_type": "Bearer", "resource": resource, "expires_on": str(int(ends_at))}
+        return web.json_response(told)
+
     def _wake(self) -> None:
         """Tell whoever waits for the log; the next one waits for a fresh event."""
         self._changed.set()
@@ -442,7 +512,8 @@ class _Emulator:
 
 
 def _call(request: web.Request, path: str, body: bytes | None) -> Call:
-    return Call(method=request.method, path=path, document=parse_object(body), query=request.query)
+    document = parse_object(body)
+    return Call(method=request.method, path=path, document=document, query=request.query, size=len(body or b""))
 
 
 def _behind(middleware: Middleware, send: Send) -> Send:

@@ -11,17 +11,17 @@ import pytest
 from aiohttp import ClientSession, TCPConnector
 
 from dualtrack.demo.servers import MlflowServer
-from dualtrack.emulators.azureml_scope import DEFAULT_SCOPE
+from dualtrack.emulators.azureml_scope import AUDIENCE, DEFAULT_SCOPE
 from dualtrack.emulators.azureml_workspace import STRICT, settings_of
+from dualtrack.emulators.tokens import Tokens
 from tests.support.clients import IMPATIENT, run_script
 from tests.support.environments import client_python
-from tests.support.identity import IDENTITY_HEADER, certified, jwt, serving
+from tests.support.identity import certified
 from tests.support.servers import Control, emulating
 
 pytestmark = pytest.mark.acceptance
 
 HOST, STORAGE = "westeurope.api.azureml.ms", "workspace.blob.core.windows.net"
-TOKEN = jwt(aud="https://management.azure.com")
 FILES = 60  # the plugin registers 50 at once
 PAGE = 25  # so listings go on
 SIZE = 64 * 1024 * 1024 + 1  # the plugin sends blocks from here on
@@ -38,19 +38,18 @@ class Trial:
 async def tried(server: MlflowServer, folder: Path) -> Trial:
     """Run the plugin once, against the service as it is."""
     choices = replace(STRICT, page=PAGE, storage_origin=f"https://{STORAGE}")
-    settings = settings_of(choices, upstream=server.url, token=TOKEN)
+    settings = settings_of(choices, upstream=server.url, tokens=Tokens(audiences=(AUDIENCE,)))
     tls, trusting = certified(folder, HOST, STORAGE)
     arguments = (f"plugin-{uuid4().hex}", str(FILES), str(SIZE))
     uri = f"azureml://{HOST}/mlflow/v1.0{DEFAULT_SCOPE}"
     python = await asyncio.to_thread(client_python, "azureml")
-    async with emulating(settings, tls) as url, serving() as issuer:
-        issuer.token = TOKEN
+    async with emulating(settings, tls) as url:
         env = IMPATIENT | {
             "LOOPBACK_PORT": url.rpartition(":")[2],
             "REQUESTS_CA_BUNDLE": str(folder / "cert.pem"),
             "AZUREML_CURRENT_CLOUD": "AzureCloud",  # else it asks the resource manager which clouds there are
-            "IDENTITY_ENDPOINT": f"{issuer.url}/msi/token",
-            "IDENTITY_HEADER": IDENTITY_HEADER,
+            "IDENTITY_ENDPOINT": f"{url}/__emulator__/identity",
+            "IDENTITY_HEADER": "any",
         }
         done = await asyncio.to_thread(run_script, "azureml_plugin", uri, folder, *arguments, env=env, python=python)
         async with ClientSession(connector=TCPConnector(ssl=trusting)) as session:

@@ -12,9 +12,10 @@ import pytest
 from aiohttp import ClientSession
 
 from dualtrack.demo.servers import Emulator, MlflowServer
-from dualtrack.emulators.azureml_scope import DEFAULT_SCOPE
+from dualtrack.emulators.azureml_scope import AUDIENCE, DEFAULT_SCOPE
 from dualtrack.emulators.azureml_workspace import STRICT, Choices, settings_of
 from dualtrack.emulators.faults import Refuse, Rule
+from dualtrack.emulators.tokens import Tokens
 from tests.support.servers import Control, emulating
 
 TOKEN = "a-token"
@@ -67,8 +68,10 @@ def unique() -> str:
 
 
 @asynccontextmanager
-async def workspace(server: MlflowServer, choices: Choices, scope: str = DEFAULT_SCOPE) -> AsyncIterator[Client]:
-    settings = settings_of(choices, upstream=server.url, token=TOKEN, scope=scope)
+async def workspace(
+    server: MlflowServer, choices: Choices, scope: str = DEFAULT_SCOPE, tokens: Tokens | None = None
+) -> AsyncIterator[Client]:
+    settings = settings_of(choices, upstream=server.url, tokens=tokens or Tokens(TOKEN), scope=scope)
     async with emulating(settings) as url, ClientSession() as session:
         yield Client(url, session)
 
@@ -151,6 +154,27 @@ async def test_a_lenient_workspace_has_what_mlflow_has(lenient: Client) -> None:
     assert (await lenient.get("artifacts/list", run_id=run))[0] == 200
     assert (await lenient.post("logged-models/search", {"experiment_ids": ["0"]}))[0] == 200
     assert (await lenient.get("metrics/get-history", run_id=run, metric_key="m", max_results="25000"))[0] == 200
+
+
+# ---- 2: tokens ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("audience", "status"), [("https://management.azure.com/", 200), ("https://ml.azure.com", 401), ("", 200)]
+)
+@pytest.mark.parametrize("path", [f"{BASE}/experiments/get-by-name", f"{HISTORY}/experiments/Default"])
+async def test_a_token_is_for_the_resource_manager(
+    mlflow_primary: MlflowServer, audience: str, status: int, path: str
+) -> None:
+    """One that names another audience is refused; one that names none is a test's own."""
+    tokens = Tokens(TOKEN, audiences=(AUDIENCE,))
+    token = tokens.issue(audience=audience)
+    async with workspace(mlflow_primary, STRICT, tokens=tokens) as client:
+        headers = {"Authorization": f"Bearer {token}"}
+        said, answer = await client.ask("GET", path, headers=headers, experiment_name="Default")
+
+    assert said == status
+    assert status == 200 or answer["error"]["innerError"] == {"code": "AuthorizationError"}
 
 
 # ---- 4: ids -------------------------------------------------------------------------------------------------------

@@ -265,9 +265,5 @@ async def test_a_connection_that_is_not_made_in_time_repeats_nothing(
         await proxy.until(has_failed)
     async with workspace("b", mlflow_secondary, session, port) as b:
         assert await proxy.differences(experiment, b) == []
-        assert (await b.control.duplicates()) == {
-            "metric_points": 0,
-            "runs": 0,
-            "metric_point_examples": [],
-            "run_examples": [],
-        }
+        counted = await b.control.duplicates()
+        assert {name: count for name, count in counted.items() if count} == {}

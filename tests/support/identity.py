@@ -80,7 +80,7 @@ class Workspace:
         issued = await self._issue(resource)
         if issued is None:
             return web.json_response({"error": "invalid_request", "error_description": "no such identity"}, status=400)
-        return web.json_response({**issued, "expires_on": str(int(time.time()) + self.life), "resource": resource})
+        return web.json_response({**issued, "resource": resource})
 
     async def discovery(self, _: web.Request) -> web.Response:
         return web.json_response({"oidc_endpoint": f"{self.url}/oidc"} if self.tells_issuer else {})
