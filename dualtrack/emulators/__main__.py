@@ -6,47 +6,67 @@ A process, so that a test can kill or stop it. Binds to loopback only.
 import argparse
 import json
 import os
+import ssl
+from dataclasses import replace
 from math import inf
+from pathlib import Path
 
 from aiohttp import web
 
-from dualtrack.emulators.azureml import DEFAULT_SCOPE, AzureML
-from dualtrack.emulators.azureml_artifacts import AzureArtifacts
+from dualtrack.emulators.azureml_scope import AUDIENCE, DEFAULT_SCOPE
+from dualtrack.emulators.azureml_workspace import STRICT, Choices, settings_of
 from dualtrack.emulators.databricks_options import add_options, make_workspace
 from dualtrack.emulators.faults import parse_rules
 from dualtrack.emulators.tokens import LIFETIME, Tokens
-from dualtrack.emulators.tracking import Dialect, Plain, Settings, Site, make_app
+from dualtrack.emulators.tracking import Settings, make_app
 
 
 def main() -> None:
     options = _parser().parse_args()
-    tokens = _tokens(options)
-    dialect, site = _kind(options, tokens)
     rules = parse_rules([json.loads(text) for text in options.fault])  # noqa: TID251 - no orjson here
-    settings = Settings(upstream=options.upstream, tokens=tokens, dialect=dialect, site=site, rules=rules)
-    web.run_app(make_app(settings), host="127.0.0.1", port=options.port, print=None, shutdown_timeout=2)
+    app = make_app(replace(_settings(options, _tokens(options)), rules=rules))
+    place = {"host": "127.0.0.1", "port": options.port, "ssl_context": _tls(options.tls)}
+    web.run_app(app, **place, print=None, shutdown_timeout=2)
+
+
+def _settings(options: argparse.Namespace, tokens: Tokens) -> Settings:
+    match options.kind:
+        case "databricks":
+            dialect, site = make_workspace(options, tokens)
+            return Settings(upstream=options.upstream, tokens=tokens, dialect=dialect, site=site)
+        case "azureml":
+            return settings_of(_choices(options), upstream=options.upstream, tokens=tokens, scope=options.scope)
+        case _:
+            return Settings(upstream=options.upstream, tokens=tokens)
 
 
 def _tokens(options: argparse.Namespace) -> Tokens:
-    tokens = Tokens(
-        options.token or os.environ[options.token_env], lifetime=options.lifetime, audiences=options.audience
-    )
+    audiences = options.audience or ([AUDIENCE] if (options.kind, options.strict) == ("azureml", True) else [])
+    tokens = Tokens(options.token or os.environ[options.token_env], lifetime=options.lifetime, audiences=audiences)
     for given in options.also_token:
         token, _, seconds = given.rpartition(":")
         tokens.add(token or seconds, lifetime=float(seconds) if token else inf)
     return tokens
 
 
-def _kind(options: argparse.Namespace, tokens: Tokens) -> tuple[Dialect, Site | None]:
-    match options.kind:
-        case "databricks":
-            return make_workspace(options, tokens)
-        case "azureml":
-            site = AzureArtifacts(options.scope) if options.own_files else None
-            has_models = not options.no_logged_models
-            return AzureML(scope=options.scope, has_logged_models=has_models, has_limits=options.limits), site
-        case _:
-            return Plain(), None
+def _choices(options: argparse.Namespace) -> Choices:
+    """What an Azure ML workspace is like: the service as it is, or MLflow with single properties of the service."""
+    if options.strict:
+        return replace(STRICT, storage_origin=options.storage_origin)
+    return Choices(
+        has_logged_models=not options.no_logged_models,
+        has_own_files=options.own_files,
+        has_limits=options.limits,
+        storage_origin=options.storage_origin,
+    )
+
+
+def _tls(pem: Path | None) -> ssl.SSLContext | None:
+    if pem is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(pem)
+    return context
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,6 +90,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--scope", default=DEFAULT_SCOPE, help="azureml: the workspace's path")
     parser.add_argument("--no-logged-models", action="store_true", help="azureml: 404 for them, as the service does")
     parser.add_argument("--own-files", action="store_true", help="azureml: artifacts as the service keeps them")
+    parser.add_argument("--storage-origin", default="", help="azureml: where signed URLs lead, if not here")
+    parser.add_argument("--tls", type=Path, metavar="PEM", help="serve https; the file has a key and a certificate")
     return parser
 
 

@@ -20,9 +20,10 @@ import io
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any, Protocol, TypeAlias, assert_never
+from urllib.parse import parse_qsl
 
 from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector, web
 
@@ -50,6 +51,7 @@ CHUNK_BYTES = 64 * 1024
 JSON_BYTES_MAX = 64 * 1024 * 1024
 # uvicorn closes idle connections after 5 s; a POST on a connection that just went is not ours to repeat.
 KEEPALIVE_SECONDS = 2
+OF_FILES = "/mlflow-artifacts/"  # bodies that are no JSON, and stream
 HOP_BY_HOP = frozenset(
     {
         "connection",
@@ -82,9 +84,13 @@ class Call:
 
     method: str
     path: str
-    document: Mapping[str, JSON]
-    query: Mapping[str, str] = field(default_factory=dict)
+    document: Mapping[str, JSON] = field(default_factory=dict)
+    query: Mapping[str, JSON] = field(default_factory=dict)
     size: int = 0
+
+    def asked(self, name: str) -> str:
+        """What the query says of a name, or else the body; nothing is an empty text."""
+        return str(self.query.get(name) or self.document.get(name) or "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +151,12 @@ class Site(Protocol):
     def close(self) -> None: ...
 
 
+# What reaches the real server, or one middleware less than before, and what comes back.
+Send: TypeAlias = Callable[[Call], Awaitable[Reply]]
+# One on the way there: changes the call or the answer, or answers itself. MLflow's JSON calls pass here, files do not.
+Middleware: TypeAlias = Callable[[Call, Send], Awaitable[Reply]]
+
+
 class Plain:
     """A plain MLflow server behind a token."""
 
@@ -175,6 +187,7 @@ class Settings:
     token: str = field(default="", repr=False)
     dialect: Dialect = field(default_factory=Plain)
     site: Site | None = None
+    middlewares: tuple[Middleware, ...] = ()  # the first is the outermost
     tokens: Tokens | None = field(default=None, repr=False)
     rules: tuple[Rule, ...] = ()
 
@@ -222,6 +235,9 @@ class _Emulator:
         self._released = asyncio.Event()
         self._changed = asyncio.Event()
         self._session: ClientSession
+        self._send: Send = self._deliver
+        for middleware in reversed(settings.middlewares):
+            self._send = _behind(middleware, self._send)
 
     async def connect(self, _app: web.Application) -> AsyncIterator[None]:
         self._session = ClientSession(
@@ -243,7 +259,8 @@ class _Emulator:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         path, _, query = request.raw_path.partition("?")
         number = self._log.open(request.method, path, query, tuple(request.headers.keys()))
-        body = await request.read() if request.content_type == "application/json" else None
+        is_json = request.content_type in {"application/json", "application/json-patch+json"}
+        body = await request.read() if is_json else None
         self._log.note_body(number, body or b"")
         decision = decide(self._rules, self._counts, request.method, path)
         self._counts = decision.counts
@@ -298,14 +315,45 @@ class _Emulator:
             self._log.note(number, status=served.status)
             return served
         path = self._dialect.locate(request.raw_path.partition("?")[0])
-        reply = self._judge(request, path, body)
-        if isinstance(reply, Changed):
-            body, reply = json.dumps(reply.document).encode(), None
-        if reply is None and path is not None:
-            return await self._forward(request, number, path, body, is_kept=is_kept)
-        reply = reply or self._dialect.unknown()
+        call = None if path is None else _call(request, path, body)
+        reply = self._judge(request, call)
+        if isinstance(reply, Changed) and call is not None:
+            body, call, reply = json.dumps(reply.document).encode(), replace(call, document=reply.document), None
+        if reply is None and call is not None:
+            if not self._settings.middlewares or OF_FILES in call.path:
+                return await self._forward(request, number, call.path, body, is_kept=is_kept)
+            reply = await self._pass(request, call)
+        if isinstance(reply, Changed) or reply is None:
+            reply = self._dialect.unknown()
         self._log.note(number, status=reply.status)
         return reply.to_response()
+
+    async def _pass(self, request: web.Request, call: Call) -> Reply:
+        """Let the middlewares and the real server answer, in this backend's own shapes and addresses."""
+        reply = await self._send(call)
+        if reply.status >= 400 or reply.document is None or self._settings.site is None:
+            return reply
+        return replace(reply, document=self._settings.site.rewrite(request.host, reply.document))
+
+    async def _deliver(self, call: Call) -> Reply:
+        """Ask the real server; its errors come in the dialect's shape, and anything but JSON as an empty body."""
+        try:
+            async with self._session.request(
+                call.method,
+                self._settings.upstream.rstrip("/") + call.path,
+                params=call.query,
+                json=call.document if call.document or call.method != "GET" else None,
+            ) as answer:
+                document = parse_object(await answer.read()) if answer.content_type == "application/json" else None
+        except ClientError as exc:
+            return self._dialect.error(503, "TEMPORARILY_UNAVAILABLE", f"upstream: {exc}")
+        if answer.status < 300:
+            self._duplicates.accept(call.path, call.document)
+        if answer.status >= 400 and document:
+            return self._dialect.error(
+                answer.status, str(document.get("error_code", "")), str(document.get("message", ""))
+            )
+        return Reply(status=answer.status, document=document)
 
     async def _beside(self, request: web.Request, body: bytes | None) -> web.StreamResponse | None:
         """Let the site answer what is its own."""
@@ -317,25 +365,19 @@ class _Emulator:
         return served
 
     async def _ask(self, path: str) -> Mapping[str, JSON]:
-        async with self._session.get(self._settings.upstream.rstrip("/") + path) as answer:
-            return parse_object(await answer.read()) if answer.status == 200 else {}
+        path, _, query = path.partition("?")
+        reply = await self._send(Call(method="GET", path=path, query=dict(parse_qsl(query))))
+        return reply.document if reply.status == 200 and isinstance(reply.document, dict) else {}
 
     def _is_signed_in(self, request: web.Request) -> bool:
         return self._tokens.grant(request.headers.get("Authorization", "")) is not None
 
-    def _judge(self, request: web.Request, path: str | None, body: bytes | None) -> Reply | Changed | None:
+    def _judge(self, request: web.Request, call: Call | None) -> Reply | Changed | None:
         """Answer what never reaches the real server."""
-        if path is None:
+        if call is None:
             return self._dialect.unknown()
         if not self._is_signed_in(request):
             return self._dialect.unauthorized()
-        call = Call(
-            method=request.method,
-            path=path,
-            document=parse_object(body),
-            query=request.query,
-            size=len(body or b""),
-        )
         return self._dialect.answer(call)
 
     async def _forward(
@@ -467,6 +509,18 @@ class _Emulator:
         """Tell whoever waits for the log; the next one waits for a fresh event."""
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _call(request: web.Request, path: str, body: bytes | None) -> Call:
+    document = parse_object(body)
+    return Call(method=request.method, path=path, document=document, query=request.query, size=len(body or b""))
+
+
+def _behind(middleware: Middleware, send: Send) -> Send:
+    async def passed(call: Call) -> Reply:
+        return await middleware(call, send)
+
+    return passed
 
 
 def _drop(request: web.Request) -> web.StreamResponse:
