@@ -369,6 +369,7 @@ class App:
             fitter=fitter,
             keeps_overflow=backend.on_limit is OnLimit.OVERFLOW,
             copies_at_end=config.artifacts == "direct",
+            since=self._clock.now(),
         )
         files = Files(self._side(config.primary), self._side(name), self.spool, journal, self.metrics)
         self.dispatchers[name] = dispatcher

@@ -12,7 +12,7 @@ import structlog
 
 from dualtrack.core.coalesce import Batch, halve
 from dualtrack.core.entry import Entry
-from dualtrack.core.exchange import JSON, Answer, Document, Exchange, Observed
+from dualtrack.core.exchange import JSON, Answer, Call, Document, Exchange, Observed
 from dualtrack.core.ids import BackendId, EntityKind, Ref, Twin, parse_key, stand_in
 from dualtrack.core.limits import BatchLimits
 from dualtrack.core.verdict import (
@@ -37,7 +37,8 @@ from dualtrack.delivery.resolver import Awaited, Discarded, Known, Resolver
 from dualtrack.errors import BackendError, RejectedError, SpoolError, UnauthorizedError, UnreachableError
 from dualtrack.metrics import Metrics
 from dualtrack.ports import Backend, Clock, Lane, Looker, Loss, Parking, Progress, Queue
-from dualtrack.translate.document import field, parse, text, write
+from dualtrack.translate.document import field, parse, parse_answer, text, write
+from dualtrack.translate.doubt import models_named, sent_metrics, still_to_send, unread
 from dualtrack.translate.evidence import metric_keys, shows
 from dualtrack.translate.files import file_write
 from dualtrack.translate.fitting import Fitter, Unfit, is_over_count, over_count
@@ -62,6 +63,7 @@ _MANY = 1000  # entries of one read
 _NO_MODELS = "no_logged_models"
 _TERMINAL = frozenset({"FINISHED", "FAILED", "KILLED", "3", "4", "5"})  # protobuf's JSON takes the numbers too
 _PATIENCE = 5  # attempts
+_NOT_DONE = frozenset({401, 403, 407, 425, 429})  # who answers so has done nothing
 _PLACE_SECONDS = 0.5  # until a write in doubt, which keeps its place in the lane, is settled
 
 
@@ -77,6 +79,7 @@ class Policy:
     fitter: Fitter
     keeps_overflow: bool = False  # what does not fit stands in a file of the run
     copies_at_end: bool = False  # clients write to the primary's storage themselves: files come when a run ends
+    since: float = 0.0  # when this process began: what was acknowledged earlier, one before it may have sent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +127,7 @@ class Worker:
         self._on_trouble = health.on_trouble
         self._delivered = metrics.delivered.labels(backend.name)
         self._coalesced = metrics.coalesced.labels(backend.name)
+        self._doubts: set[str] = set()  # lanes whose last batch was sent, and nobody said what became of it
 
     async def work(self, lane: Lane) -> None:
         """Deliver what the lane holds, as far as it goes, for a bounded number of reads.
@@ -131,11 +135,13 @@ class Worker:
         The first read is small, so that a lane that cannot move costs little; a lane that moves is read ahead.
         """
         attempt, budget = lane.attempts + 1, min(_FIRST_BYTES, self._policy.read_ahead_bytes)
-        for _ in range(_READS):
+        for turn in range(_READS):
             entries = await self._queue.read(lane, budget)
             if not entries:
                 await self._record(lane, next_at=self._clock.now() + _PLACE_SECONDS)
                 return
+            if turn == 0 and entries[0].settled_at < self._policy.since:
+                self._doubts.add(lane.key)
             for step in plan(lane.key, entries, self._policy.limits):
                 outcome = await self._try(lane, step, attempt)
                 if not await self._conclude(lane, step, outcome, attempt):
@@ -152,6 +158,7 @@ class Worker:
             case Done():
                 # what comes in the meantime gathers again, so that a busy run is delivered in large batches
                 await self._record(lane, step=step, done=outcome, next_at=now + self._policy.linger)
+                self._doubts.discard(lane.key)
                 self._count(step, outcome)
                 if isinstance(step, SingleStep) and step.entry.spool:
                     await self._files.release(step.entry.spool)
@@ -310,10 +317,12 @@ class Worker:
         while todo:
             batch = todo.pop(0)
             call, told = self._policy.fitter.fit(batch_call(batch, step.run, known.twins))
-            answer = await self._backend.send(call)
+            answer = await self._send_batch(lane, batch, call, known.twins[step.run])
             self._heard(call.operation, answer)
             match self._judge(answer, step, attempt, len(batch)):
                 case Delivered():
+                    if not todo:  # the halves of a refused batch stay in doubt to the last: a part may have been stored
+                        self._doubts.discard(lane.key)
                     unfit += told
                 case Bisect():
                     if answer.status == 404 and not await self._is_there(step.run, known.twins):
@@ -331,6 +340,39 @@ class Worker:
                     return Later(wait=wait, reason=reason, is_backend=True, retry_after=retry_after)
         losses += await self._overflow(known.twins[step.run], unfit)
         return Done(parkings=tuple(refused), losses=losses)
+
+    async def _send_batch(self, lane: Lane, batch: Batch, call: Call, run: Twin) -> Answer:
+        """Send a batch; of one in doubt only what is not there. It is in doubt from here until an answer says."""
+        if not batch.metrics:
+            return await self._backend.send(call)
+        if lane.key in self._doubts:
+            left = await self._missing(call, run)
+            if left is None:
+                return Answer(status=200)
+            call = left
+        self._doubts.add(lane.key)
+        try:
+            answer = await self._backend.send(call)
+        except UnreachableError as error:
+            if not error.sent:
+                self._doubts.discard(lane.key)
+            raise
+        if answer.status in _NOT_DONE:
+            self._doubts.discard(lane.key)
+        return answer
+
+    async def _missing(self, call: Call, run: Twin) -> Call | None:
+        """Look for the points of a batch on the backend; answer the call without those that are there."""
+        metrics = sent_metrics(call)
+        try:
+            entity = await self._looker.get(EntityKind.RUN, run.backend_id)
+            keys = unread(metrics, entity) if entity is not None else []
+            seen = await self._looker.observe(EntityKind.RUN, run.backend_id, keys) if keys else None
+            models = {name: await self._looker.get(EntityKind.MODEL, name) for name in models_named(metrics)}
+        except RejectedError as error:  # a history that cannot be read: rather a point twice than none
+            log.warning("delivery.unseen", backend=self._backend.name, entity=run.ref.key, reason=str(error))
+            return call
+        return still_to_send(call, entity or {}, seen.histories if seen is not None else {}, models)
 
     async def _refused(
         self, step: BatchStep, batch: Batch, twins: Twins, reason: str, attempt: int
@@ -448,27 +490,36 @@ class Worker:
             return Done()  # adopted in the meantime
         call, unfit = self._policy.fitter.fit(translate(reading, known.twins, self._policy.source))
         if ref.kind is EntityKind.EXPERIMENT:
-            answer, twin, was_there = await self._experiments.place(reading)
-            if twin is not None:
-                return self._made(twin, losses + _recorded(unfit), was_there=was_there)
-        else:
-            if step.entry.attempted:
-                found = await self._find_mirror(ref, known.twins)
-                if found is not None:
-                    return self._made(found, losses + await self._overflow(found, unfit), was_there=True)
-            await self._queue.mark_attempted(lane, step.entry.seq)
-            answer = await self._backend.send(call)
-            if answer.is_success:
-                learned = learn(ref.kind, ref, self._backend.name, parse(answer.body))
-                if learned is None:
-                    return Later(wait=60.0, reason="the answer to a create names no id", is_backend=True)
-                self._heard(reading.exchange.operation, answer)
-                losses += await self._overflow(learned, unfit)
-                return self._made(learned, losses, was_there=False)
+            return await self._place(step, known, losses + _recorded(unfit), attempt)
+        if step.entry.attempted:
+            found = await self._find_mirror(ref, known.twins)
+            if found is not None:
+                return self._made(found, losses + await self._overflow(found, unfit), was_there=True)
+        await self._queue.mark_attempted(lane, step.entry.seq)
+        answer = await self._backend.send(call)
+        if answer.is_success:
+            learned = learn(ref.kind, ref, self._backend.name, parse_answer(answer.body))
+            if learned is None:
+                return self._untold(attempt)
+            self._heard(reading.exchange.operation, answer)
+            losses += await self._overflow(learned, unfit)
+            return self._made(learned, losses, was_there=False)
         self._heard(reading.exchange.operation, answer)
         if ref.kind is EntityKind.MODEL and lacks_route(answer) and not await self._looker.has_models():
             return await self._stand_in(step, ref, known, losses, attempt)
         return await self._uncreated(step, known, answer, attempt)
+
+    async def _place(self, step: SingleStep, known: Known, losses: tuple[Loss, ...], attempt: int) -> Outcome:
+        answer, twin, was_there = await self._experiments.place(step.reading)
+        if twin is not None:
+            return self._made(twin, losses, was_there=was_there)
+        self._heard(step.reading.exchange.operation, answer)
+        return self._untold(attempt) if answer.is_success else await self._uncreated(step, known, answer, attempt)
+
+    def _untold(self, attempt: int) -> Later:
+        """Something was made, and the answer does not say what: it will be found, by its mark or its name."""
+        wait = wait_before(attempt, self._policy.retry, self._clock.chance())
+        return Later(wait=wait, reason="the answer to a create names no id", is_backend=True)
 
     async def _stand_in(
         self, step: SingleStep, ref: Ref, known: Known, losses: tuple[Loss, ...], attempt: int

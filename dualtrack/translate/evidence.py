@@ -51,7 +51,7 @@ def remaining(reading: Reading, observed: Observed) -> Document | None:
     if listed is None:
         return None
     data = field(observed.entity, "run", "data")
-    points = {key: {point(logged) for logged in history} for key, history in observed.histories.items()}
+    points = {key: {point(each) for each in history} for key, history in observed.histories.items()}
     params, tags = _pairs(field(data, "params")), _pairs(field(data, "tags"))
     body: Document = {
         "metrics": [m for m in listed.metrics if point(m) in points.get(text(m.get("key")), ())],
@@ -75,7 +75,8 @@ def _is_stored(stored: str | None, sent: str) -> bool:
     return stored == sent or (len(stored) >= _TRUNCATED and sent.startswith(stored))
 
 
-def _number(value: JSON) -> float | None:
+def number(value: JSON) -> float | None:
+    """Read a number as a server keeps it, however it is spelled; None for NaN."""
     try:
         number = float(value) if isinstance(value, (str, int, float)) else 0.0
     except ValueError:
@@ -87,8 +88,8 @@ def _number(value: JSON) -> float | None:
 
 
 def point(metric: Document) -> tuple[float | None, ...]:
-    """A metric's step, timestamp and value, so that equal ones compare equal whatever way they are spelled."""
-    return tuple(_number(metric.get(name, 0)) for name in ("step", "timestamp", "value"))
+    """What makes a point of one metric's history the same as another."""
+    return tuple(number(metric.get(name, 0)) for name in ("step", "timestamp", "value"))
 
 
 def _run_update(document: Document, entity: Document) -> bool:
