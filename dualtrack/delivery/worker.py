@@ -15,6 +15,7 @@ from dualtrack.core.entry import Entry
 from dualtrack.core.exchange import JSON, Answer, Document, Exchange, Observed
 from dualtrack.core.ids import BackendId, EntityKind, Ref, Twin, parse_key, stand_in
 from dualtrack.core.limits import BatchLimits
+from dualtrack.core.loss import LossKind
 from dualtrack.core.verdict import (
     Bisect,
     Delivered,
@@ -60,6 +61,7 @@ _FIRST_BYTES = 512 * 1024
 _READS = 16  # of one turn; then other lanes have theirs
 _MANY = 1000  # entries of one read
 _NO_MODELS = "no_logged_models"
+_IS_FILES = "is files of its run there; what names it goes without"
 _TERMINAL = frozenset({"FINISHED", "FAILED", "KILLED", "3", "4", "5"})  # protobuf's JSON takes the numbers too
 _PATIENCE = 5  # attempts
 _PLACE_SECONDS = 0.5  # until a write in doubt, which keeps its place in the lane, is settled
@@ -276,24 +278,25 @@ class Worker:
             case Awaited(ref=ref):
                 return Rewritten() if ref.key == lane.key else WaitFor(key=ref.key)
             case Discarded(ref=ref):
-                loss = Loss(reason="discarded", detail=f"{ref.key} is not mirrored")
-                return Done(outcome="skipped", losses=(loss,))
+                return Done(outcome="skipped", losses=(_of_entity(lane, ref, "discarded", "is not mirrored"),))
             case Known(absent=absent):
                 subject = step.run if isinstance(step, BatchStep) else step.reading.subject
                 if subject in absent:
                     return self._park(step, f"{subject.key} exists neither here nor on the primary")
                 return resolution
 
-    def _absences(self, known: Known) -> tuple[Loss, ...]:
+    def _absences(self, lane: Lane, known: Known) -> tuple[Loss, ...]:
         absent = tuple(
-            Loss(reason="unknown_reference", detail=f"{ref.key} is unknown to both sides; kept as it is")
+            Loss(
+                kind=LossKind.REFERENCE,
+                item=ref.key,
+                reason="unknown_reference",
+                detail=f"{ref.key} is unknown to both sides; kept as it is",
+            )
             for ref in known.absent
         )
         nameless = (ref for ref, twin in known.twins.items() if twin.is_stand_in)
-        return absent + tuple(
-            Loss(reason=_NO_MODELS, detail=f"{ref.key} is files of its run there; what names it goes without")
-            for ref in nameless
-        )
+        return absent + tuple(_of_entity(lane, ref, _NO_MODELS, _IS_FILES) for ref in nameless)
 
     # --- batches ------------------------------------------------------------------------------------------------
 
@@ -303,7 +306,7 @@ class Worker:
         known = await self._resolve(lane, step)
         if not isinstance(known, Known):
             return known
-        losses = self._absences(known)
+        losses = self._absences(lane, known)
         refused: list[Parking] = []
         todo = [step.batch]
         unfit: list[Unfit] = []
@@ -337,7 +340,7 @@ class Worker:
     ) -> "_Refused | Outcome":
         """What becomes of one item that was refused: it is there already, one too many, or for a person to see."""
         if is_over_count(reason):
-            return _Refused(unfit=tuple(over_count(kind, item, reason) for kind, item in batch.items()))
+            return _Refused(unfit=tuple(over_count(LossKind(kind), item, reason) for kind, item in batch.items()))
         reading = read(_alone(step.run, batch))
         looked = await self._look(reading, step, twins, reason, attempt)
         if isinstance(looked, Park):
@@ -353,7 +356,8 @@ class Worker:
         try:
             await self._files.overflow(twin, unfit)
         except RejectedError as error:
-            losses += (Loss(reason="not_copied", detail=f"{OVERFLOW} of {twin.ref.key}: {error}"),)
+            detail = f"{OVERFLOW} of {twin.ref.key}: {error}"
+            losses += (Loss(kind=LossKind.FILE, item=OVERFLOW, reason="not_copied", detail=detail),)
         return losses
 
     def _park(self, step: BatchStep | SingleStep, reason: str) -> Done:
@@ -369,7 +373,7 @@ class Worker:
         known = await self._resolve(lane, step)
         if not isinstance(known, Known):
             return known
-        losses = self._absences(known)
+        losses = self._absences(lane, known)
         reading = step.reading
         if reading.operation.creates:
             return await self._create(lane, step, known, losses, attempt)
@@ -385,7 +389,8 @@ class Worker:
             try:
                 await self._files.copy_all(reading.subject, known.twins[reading.subject])
             except RejectedError as error:  # a store that cannot be read is no reason for a run that never ends
-                losses += (Loss(reason="not_copied", detail=f"files of {reading.subject.key}: {error}"),)
+                detail = f"files of {reading.subject.key}: {error}"
+                losses += (Loss(kind=LossKind.FILE, reason="not_copied", detail=detail),)
         return await self._change(lane, step, known, losses, attempt)
 
     async def _has_to_wait(self, lane: Lane, step: SingleStep) -> bool:
@@ -467,11 +472,11 @@ class Worker:
                 return self._made(learned, losses, was_there=False)
         self._heard(reading.exchange.operation, answer)
         if ref.kind is EntityKind.MODEL and lacks_route(answer) and not await self._looker.has_models():
-            return await self._stand_in(step, ref, known, losses, attempt)
+            return await self._stand_in(lane, step, ref, known, losses, attempt)
         return await self._uncreated(step, known, answer, attempt)
 
     async def _stand_in(
-        self, step: SingleStep, ref: Ref, known: Known, losses: tuple[Loss, ...], attempt: int
+        self, lane: Lane, step: SingleStep, ref: Ref, known: Known, losses: tuple[Loss, ...], attempt: int
     ) -> Outcome:
         """There are no logged models on this side: the model becomes files of its run, below its name."""
         run = next((twin for known, twin in known.twins.items() if known.kind is EntityKind.RUN), None)
@@ -482,7 +487,7 @@ class Worker:
         made = stand_in(ref, self._backend.name, run, name)
         if run is not None and made.root and not await self._files.claim(run.root, name, made):
             made = stand_in(ref, self._backend.name, run, f"{name}-{ref.client_id}")
-        return Done(twins=(made,), losses=losses)
+        return Done(twins=(made,), losses=(*losses, _of_entity(lane, ref, _NO_MODELS, _IS_FILES)))
 
     async def _has_older_writes(self, run: Ref, step: SingleStep) -> bool:
         lane = Lane(backend=self._backend.name, key=run.key, attempts=0)
@@ -566,7 +571,13 @@ class Worker:
 
 
 def _recorded(unfit: Iterable[Unfit]) -> tuple[Loss, ...]:
-    return tuple(Loss(reason=item.reason, detail=item.detail) for item in unfit)
+    return tuple(Loss(kind=item.kind, item=item.key, reason=item.reason, detail=item.detail) for item in unfit)
+
+
+def _of_entity(lane: Lane, ref: Ref, reason: str, words: str) -> Loss:
+    """An entity is not there, or not as what it is: the lane's own as a whole, or another that a write names."""
+    item = "" if ref.key == lane.key else ref.client_id
+    return Loss(kind=LossKind(ref.kind), item=item, reason=reason, detail=f"{ref.key} {words}")
 
 
 def _is_about_nothing_there(reading: Reading, twins: Twins) -> bool:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from dualtrack.core.exchange import JSON, Call, Document
 from dualtrack.core.limits import Lengths
+from dualtrack.core.loss import LossKind
 from dualtrack.translate.document import MalformedError, objects, parse, parse_inner, text, write
 
 _HASH = 8
@@ -27,9 +28,9 @@ _JSON = re.compile(r"\s*[\[{]")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unfit:
-    """What a backend did not take as it is: `kind` is tag, param or metric; `reason` counts it (P7)."""
+    """What a backend did not take as it is; `reason` counts it (P7)."""
 
-    kind: str
+    kind: LossKind
     key: str
     value: str
     reason: str
@@ -38,20 +39,20 @@ class Unfit:
 
 @dataclass(frozen=True, slots=True)
 class _Bounds:
-    kind: str
+    kind: LossKind
     key: int | None
     value: int | None
 
 
 def _bounds(lengths: Lengths) -> dict[str, dict[str, _Bounds]]:
     """By operation and field, which bounds hold; a field `""` is the body itself."""
-    run_tag = _Bounds("tag", lengths.tag_key, lengths.tag_value)
-    experiment_tag = _Bounds("tag", lengths.experiment_tag_key, lengths.experiment_tag_value)
+    run_tag = _Bounds(LossKind.TAG, lengths.tag_key, lengths.tag_value)
+    experiment_tag = _Bounds(LossKind.TAG, lengths.experiment_tag_key, lengths.experiment_tag_value)
     return {
         "logBatch": {
             "tags": run_tag,
-            "params": _Bounds("param", lengths.param_key, lengths.param_value),
-            "metrics": _Bounds("metric", lengths.metric_key, None),
+            "params": _Bounds(LossKind.PARAM, lengths.param_key, lengths.param_value),
+            "metrics": _Bounds(LossKind.METRIC, lengths.metric_key, None),
         },
         "createRun": {"tags": run_tag},
         "deleteTag": {"": run_tag},
@@ -118,7 +119,7 @@ def is_over_count(reason: str) -> bool:
     return _OVER_COUNT.search(reason) is not None
 
 
-def over_count(kind: str, item: Document, reason: str) -> Unfit:
+def over_count(kind: LossKind, item: Document, reason: str) -> Unfit:
     key = text(item.get("key"))
     detail = f"{kind} {key[:100]!r}: {reason[:200]}"
     return Unfit(kind=kind, key=key, value=str(item.get("value", "")), reason="over_limit", detail=detail)

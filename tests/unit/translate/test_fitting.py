@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from dualtrack.core.exchange import Call
 from dualtrack.core.limits import LENGTHS, Lengths
+from dualtrack.core.loss import LossKind
 from dualtrack.translate.fitting import Fitter, is_over_count, merged, over_count
 
 AZURE = LENGTHS["azureml"]
@@ -108,13 +109,13 @@ def test_a_backend_that_counts_is_understood() -> None:
 
     assert is_over_count(reason)
     assert not is_over_count("HTTP 400 INVALID_PARAMETER_VALUE Invalid value for LimitOrder")
-    assert over_count("param", {"key": "p", "value": "1"}, reason).detail == f"param 'p': {reason}"
+    assert over_count(LossKind.PARAM, {"key": "p", "value": "1"}, reason).detail == f"param 'p': {reason}"
 
 
 def test_the_overflow_grows_and_says_the_last_value() -> None:
-    first = over_count("param", {"key": "p", "value": "1"}, "x")
-    second = over_count("tag", {"key": "t", "value": "old"}, "x")
-    third = over_count("tag", {"key": "t", "value": "new"}, "x")
+    first = over_count(LossKind.PARAM, {"key": "p", "value": "1"}, "x")
+    second = over_count(LossKind.TAG, {"key": "t", "value": "old"}, "x")
+    third = over_count(LossKind.TAG, {"key": "t", "value": "new"}, "x")
     stored = merged(merged(b"", [first, second]), [third])
 
     assert orjson.loads(stored) == {"params": {"p": "1"}, "tags": {"t": "new"}}
