@@ -41,11 +41,12 @@ from dualtrack.ports import Backend, Clock, Lane, Looker, Loss, Parking, Progres
 from dualtrack.translate.document import field, parse, text, write
 from dualtrack.translate.evidence import metric_keys, shows
 from dualtrack.translate.files import file_write
-from dualtrack.translate.fitting import Fitter, Unfit, is_over_count, over_count
+from dualtrack.translate.fitting import Fitter, Unfit, is_full, is_over_count, over_count
 from dualtrack.translate.mlflow import (
     API,
     Twins,
     batch_call,
+    batch_document,
     batch_references,
     references,
     translate,
@@ -312,16 +313,20 @@ class Worker:
         unfit: list[Unfit] = []
         while todo:
             batch = todo.pop(0)
-            call, told = self._policy.fitter.fit(batch_call(batch, step.run, known.twins))
+            document = batch_document(batch, step.run, known.twins)
+            document, told = self._policy.fitter.fit_document("logBatch", document)
+            call = batch_call(document)
             answer = await self._backend.send(call)
             self._heard(call.operation, answer)
             match self._judge(answer, step, attempt, len(batch)):
                 case Delivered():
                     unfit += told
-                case Bisect():
+                case Bisect(reason=reason):
                     if answer.status == 404 and not await self._is_there(step.run, known.twins):
                         return await self._lost(step, attempt)
-                    todo[:0] = halve(batch)
+                    parts, told = await self._parted(batch, reason, known.twins[step.run])
+                    todo[:0] = parts
+                    unfit += told
                 case LookAgain(reason=reason):
                     found = await self._refused(step, batch, known.twins, reason, attempt)
                     if not isinstance(found, _Refused):
@@ -334,6 +339,16 @@ class Worker:
                     return Later(wait=wait, reason=reason, is_backend=True, retry_after=retry_after)
         losses += await self._overflow(known.twins[step.run], unfit)
         return Done(parkings=tuple(refused), losses=losses)
+
+    async def _parted(self, batch: Batch, reason: str, run: Twin) -> tuple[Sequence[Batch], tuple[Unfit, ...]]:
+        """What to send in place of a refused batch, and what is left out: what the run has room for, or two halves."""
+        if is_full(reason):
+            found = await self._looker.get(EntityKind.RUN, run.backend_id)
+            parted = self._policy.fitter.part(batch, reason, found) if found is not None else None
+            if parted is not None:
+                rest, unfit = parted
+                return ([rest] if len(rest) else []), unfit
+        return halve(batch), ()
 
     async def _refused(
         self, step: BatchStep, batch: Batch, twins: Twins, reason: str, attempt: int
