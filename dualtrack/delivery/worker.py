@@ -41,7 +41,7 @@ from dualtrack.ports import Backend, Clock, Lane, Looker, Loss, Parking, Progres
 from dualtrack.translate.document import field, parse, text, write
 from dualtrack.translate.evidence import metric_keys, shows
 from dualtrack.translate.files import file_write
-from dualtrack.translate.fitting import Fitter, Unfit, is_full, is_over_count, over_count
+from dualtrack.translate.fitting import Fitter, Unfit, is_full, limit_in, over_count
 from dualtrack.translate.mlflow import (
     API,
     Twins,
@@ -354,8 +354,8 @@ class Worker:
         self, step: BatchStep, batch: Batch, twins: Twins, reason: str, attempt: int
     ) -> "_Refused | Outcome":
         """What becomes of one item that was refused: it is there already, one too many, or for a person to see."""
-        if is_over_count(reason):
-            return _Refused(unfit=tuple(over_count(LossKind(kind), item, reason) for kind, item in batch.items()))
+        if (limit := limit_in(reason)) is not None:
+            return _Refused(unfit=tuple(over_count(LossKind(kind), item, limit) for kind, item in batch.items()))
         reading = read(_alone(step.run, batch))
         looked = await self._look(reading, step, twins, reason, attempt)
         if isinstance(looked, Park):

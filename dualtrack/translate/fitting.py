@@ -9,7 +9,7 @@
 
 Of params and tags a run takes so many. A new run's tags are counted before it is made: ours first, then MLflow's. Later
 nothing is counted ahead: a backend that refuses a batch says how many it takes, and from what the run has by then
-follows what is left out, all at once (`part`). A single item refused in those words is left out too (`is_over_count`).
+follows what is left out, all at once (`part`). A single item refused in those words is left out too (`limit_in`).
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from dualtrack.translate.document import MalformedError, field, objects, parse, 
 
 _HASH = 8
 # Azure ML: `FieldName=Parameters, Limit=200, Size=210` (facts A7)
-_OVER_COUNT = re.compile(r"\bLimit=\d+")
+_OVER_COUNT = re.compile(r"\bLimit=(\d+)")
 _RUN_IS_FULL = re.compile(r"\bFieldName=(?:\w+\.)*(Param|Tag)\w*, Limit=(\d+)")
 _FIRST = ("dualtrack.", "mlflow.")  # of tags that compete for room: what finds a mirror again, then what links runs
 _JSON = re.compile(r"\s*[\[{]")
@@ -97,7 +97,7 @@ class Fitter:
                 fitted[name] = list[JSON](self._items(objects(document[name]), bound, unfit))
         if operation == "createRun" and self._run_tags is not None:
             taken, left = _first(objects(fitted.get("tags")), self._run_tags)
-            unfit += [over_count(LossKind.TAG, item, f"a run takes {self._run_tags} tags") for item in left]
+            unfit += [over_count(LossKind.TAG, item, self._run_tags) for item in left]
             fitted["tags"] = list[JSON](taken)
         return (fitted, tuple(unfit)) if unfit else (document, ())
 
@@ -117,7 +117,7 @@ class Fitter:
             return None
         kind = LossKind.PARAM if is_params else LossKind.TAG
         rest = replace(batch, params=taken) if is_params else replace(batch, tags=taken)
-        return rest, tuple(over_count(kind, item, reason) for item in left)
+        return rest, tuple(over_count(kind, item, limit) for item in left)
 
     def _name_there(self, name: str, item: Document) -> str | None:
         """What an item of a batch is called on that side; None if it does not get there."""
@@ -137,9 +137,8 @@ class Fitter:
             return item
         is_left_out = self._skips or (is_long_value and isinstance(value, str) and _is_json(value))
         name, most = ("name", bound.key) if is_long_key else ("value", bound.value)
-        length = len(key) if is_long_key else len(str(value))
         reason = "skipped" if is_left_out else "shortened"
-        detail = f"{bound.kind} {key[:100]!r}: its {name} has {length} characters, {most} are taken; {reason}"
+        detail = f"{bound.kind} {key[:100]!r}: its {name} has more than {most} characters; {reason}"
         unfit.append(Unfit(kind=bound.kind, key=key, value=str(value), reason=reason, detail=detail))
         if is_left_out:
             return None
@@ -179,14 +178,16 @@ def is_full(reason: str) -> bool:
     return _RUN_IS_FULL.search(reason) is not None
 
 
-def is_over_count(reason: str) -> bool:
-    """Say whether a backend refused an item because the run has as many as it may have."""
-    return _OVER_COUNT.search(reason) is not None
+def limit_in(reason: str) -> int | None:
+    """The number in a refusal that says how many there may be; None if it says nothing of the kind."""
+    found = _OVER_COUNT.search(reason)
+    return int(found[1]) if found is not None else None
 
 
-def over_count(kind: LossKind, item: Document, reason: str) -> Unfit:
+def over_count(kind: LossKind, item: Document, limit: int) -> Unfit:
+    """Say that an item is one too many, in the same words each time: other words would be another record."""
     key = text(item.get("key"))
-    detail = f"{kind} {key[:100]!r}: {reason[:200]}"
+    detail = f"{kind} {key[:100]!r}: a run takes {limit} {kind}s"
     return Unfit(kind=kind, key=key, value=str(item.get("value", "")), reason="over_limit", detail=detail)
 
 

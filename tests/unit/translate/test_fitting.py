@@ -12,7 +12,7 @@ from dualtrack.core.coalesce import Batch
 from dualtrack.core.exchange import JSON, Call, Document
 from dualtrack.core.limits import LENGTHS, Lengths
 from dualtrack.core.loss import LossKind
-from dualtrack.translate.fitting import Fitter, is_full, is_over_count, merged, over_count
+from dualtrack.translate.fitting import Fitter, is_full, limit_in, merged, over_count
 
 AZURE = LENGTHS["azureml"]
 
@@ -108,9 +108,9 @@ def test_whatever_is_sent_fits_and_whatever_does_not_is_told(pairs: list[tuple[s
 def test_a_backend_that_counts_is_understood() -> None:
     reason = "HTTP 400 INVALID_PARAMETER_VALUE FieldName=Parameters, Limit=200, Size=201"
 
-    assert is_over_count(reason)
-    assert not is_over_count("HTTP 400 INVALID_PARAMETER_VALUE Invalid value for LimitOrder")
-    assert over_count(LossKind.PARAM, {"key": "p", "value": "1"}, reason).detail == f"param 'p': {reason}"
+    assert limit_in(reason) == 200
+    assert limit_in("HTTP 400 INVALID_PARAMETER_VALUE Invalid value for LimitOrder") is None
+    assert over_count(LossKind.PARAM, {"key": "p", "value": "1"}, 200).detail == "param 'p': a run takes 200 params"
 
 
 # --- how many there may be ------------------------------------------------------------------------------------------
@@ -198,9 +198,9 @@ def test_a_new_run_keeps_the_tags_by_which_it_is_found() -> None:
 
 
 def test_the_overflow_grows_and_says_the_last_value() -> None:
-    first = over_count(LossKind.PARAM, {"key": "p", "value": "1"}, "x")
-    second = over_count(LossKind.TAG, {"key": "t", "value": "old"}, "x")
-    third = over_count(LossKind.TAG, {"key": "t", "value": "new"}, "x")
+    first = over_count(LossKind.PARAM, {"key": "p", "value": "1"}, 1)
+    second = over_count(LossKind.TAG, {"key": "t", "value": "old"}, 1)
+    third = over_count(LossKind.TAG, {"key": "t", "value": "new"}, 1)
     stored = merged(merged(b"", [first, second]), [third])
 
     assert orjson.loads(stored) == {"params": {"p": "1"}, "tags": {"t": "new"}}
