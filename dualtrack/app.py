@@ -59,7 +59,7 @@ from dualtrack.config_model import (
 from dualtrack.core import breaker as breakers
 from dualtrack.core.azure import DATABRICKS_SCOPE, PUBLIC, cloud_of
 from dualtrack.core.exchange import Call
-from dualtrack.core.limits import BATCH_LIMITS, LENGTHS, RATES
+from dualtrack.core.limits import BATCH_LIMITS, LENGTHS, RATES, RUN_TAGS
 from dualtrack.core.routes import ROUTES, Goes
 from dualtrack.core.verdict import RetryPolicy
 from dualtrack.delivery.dispatcher import Dispatcher
@@ -355,7 +355,8 @@ class App:
             workers=delivery.workers,
         )
         journal.on_due(dispatcher.wake)
-        fitter = Fitter(LENGTHS[backend.kind], skips=backend.on_limit is OnLimit.SKIP)
+        skips = backend.on_limit is OnLimit.SKIP
+        fitter = Fitter(LENGTHS[backend.kind], skips=skips, run_tags=RUN_TAGS[backend.kind])
         policy = Policy(
             source=config.primary,
             limits=BATCH_LIMITS[backend.kind],

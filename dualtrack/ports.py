@@ -12,6 +12,7 @@ from dualtrack.core.artifact import Listed
 from dualtrack.core.entry import Entry, OpenEntry
 from dualtrack.core.exchange import Answer, Call, Document, Exchange, Observed
 from dualtrack.core.ids import BackendId, EntityKind, Ref, Twin
+from dualtrack.core.loss import LossKind
 
 
 class Clock(Protocol):
@@ -76,10 +77,23 @@ class Parking:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:
-    """What a backend cannot hold (P7): a bounded reason for counting, and the detail for people."""
+    """What a backend cannot hold (P7): for programs (`core.loss`), a reason to count by, a detail for people."""
 
+    kind: LossKind
+    item: str = ""
     reason: str
     detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedLoss:
+    """A loss as the journal keeps it: `times` so often, of the entity `key`; `loss_id` grows with each new one."""
+
+    loss_id: int
+    backend: str
+    key: str
+    loss: Loss
+    times: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -292,7 +306,11 @@ class Journal(Intake, Queue, Protocol):
 
     async def export_ids(self, after: tuple[str, str], limit: int) -> list[Twin]: ...
 
-    async def losses(self, key: str | None = None, limit: int = 100) -> list[tuple[str, str, Loss, int]]: ...
+    async def losses(
+        self, key: str | None = None, *, backend: str | None = None, before: int | None = None, limit: int = 100
+    ) -> list[RecordedLoss]:
+        """Answer what was lost, of one entity or backend if named, the newest first; `before` is where a page ended."""
+        ...
 
 
 # --- logged models that no backend keeps --------------------------------------------------------------------------

@@ -141,11 +141,16 @@ DELETE FROM parked WHERE id = ?
 SELECT 1 FROM parked WHERE backend = ? AND key = ? AND holds = 1
 
 -- name: add_loss
-INSERT INTO losses (backend, key, reason, detail, at) VALUES (?, ?, ?, ?, ?)
-    ON CONFLICT (backend, key, reason, detail) DO UPDATE SET times = times + 1, at = excluded.at
+INSERT INTO losses (backend, key, kind, item, reason, detail, at) VALUES (?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (key, backend, kind, item, reason, detail) DO UPDATE SET times = times + 1, at = excluded.at
 
 -- name: losses
-SELECT backend, key, reason, detail, times FROM losses WHERE (?1 IS NULL OR key = ?1) ORDER BY at DESC LIMIT ?2
+SELECT id, backend, key, times, kind, item, reason, detail FROM losses
+ WHERE (?1 IS NULL OR backend = ?1) AND id < ?2 ORDER BY id DESC LIMIT ?3
+
+-- name: losses_of
+SELECT id, backend, key, times, kind, item, reason, detail FROM losses
+ WHERE key = ?4 AND (?1 IS NULL OR backend = ?1) AND id < ?2 ORDER BY id DESC LIMIT ?3
 
 -- name: insert_entry
 INSERT INTO entries (id, at, record, pending, spool) VALUES (?, ?, ?, ?, ?)

@@ -20,7 +20,7 @@ from dualtrack.core.verdict import lacks_route
 from dualtrack.demo.servers import MlflowServer
 from dualtrack.emulators.faults import Body, DropAfter, Refuse, Rule
 from dualtrack.errors import UnreachableError
-from dualtrack.translate.mlflow import batch_call, experiment_by_name, marks
+from dualtrack.translate.mlflow import batch_call, batch_document, experiment_by_name, marks
 from dualtrack.translate.names import translate_name
 from tests.support.kinds import KINDS, TOKEN, Kind, backend_of
 
@@ -102,7 +102,7 @@ async def test_a_batch_as_large_as_its_limits_is_taken(kind: Kind) -> None:
         Batch(metrics=metrics),
         Batch(params=params, tags=tags),
     ):
-        answer = await kind.backend.send(batch_call(batch, ref, twins))
+        answer = await kind.backend.send(batch_call(batch_document(batch, ref, twins)))
         assert answer.is_success, answer
     keys = sorted({str(metric["key"]) for metric in metrics})
     observed = await kind.reader.observe(EntityKind.RUN, run_id, keys)
