@@ -4,6 +4,7 @@ A step's outcome is committed before the next one starts, so a crash repeats at 
 idempotent or looked for before it is sent again.
 """
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -33,7 +34,7 @@ from dualtrack.core.verdict import (
 from dualtrack.delivery.experiments import Experiments
 from dualtrack.delivery.files import OVERFLOW, Files
 from dualtrack.delivery.outcome import Done, Later, Outcome, Rewritten, WaitFor
-from dualtrack.delivery.plan import BatchStep, SingleStep, Step, UnreadableStep, plan
+from dualtrack.delivery.plan import BatchStep, FilesStep, SingleStep, Step, UnreadableStep, plan
 from dualtrack.delivery.resolver import Awaited, Discarded, Known, Resolver
 from dualtrack.errors import BackendError, RejectedError, SpoolError, UnauthorizedError, UnreachableError
 from dualtrack.metrics import Metrics
@@ -66,6 +67,7 @@ _NO_MODELS = "no_logged_models"
 _IS_FILES = "is files of its run there; what names it goes without"
 _TERMINAL = frozenset({"FINISHED", "FAILED", "KILLED", "3", "4", "5"})  # protobuf's JSON takes the numbers too
 _PATIENCE = 5  # attempts
+_TRANSFERS = 16  # files sent side by side, of all lanes: a chunk of 1 MiB each in memory
 _NOT_DONE = frozenset({401, 403, 407, 425, 429})  # who answers so has done nothing
 _PLACE_SECONDS = 0.5  # until a write in doubt, which keeps its place in the lane, is settled
 
@@ -130,6 +132,7 @@ class Worker:
         self._on_trouble = health.on_trouble
         self._delivered = metrics.delivered.labels(backend.name)
         self._coalesced = metrics.coalesced.labels(backend.name)
+        self._transfers = asyncio.Semaphore(_TRANSFERS)
         self._doubts: set[str] = set()  # lanes whose last batch was sent, and nobody said what became of it
 
     async def work(self, lane: Lane) -> None:
@@ -146,13 +149,24 @@ class Worker:
             if turn == 0 and entries[0].settled_at < self._policy.since:
                 self._doubts.add(lane.key)
             for step in plan(lane.key, entries, self._policy.limits):
-                outcome = await self._try(lane, step, attempt)
-                if not await self._conclude(lane, step, outcome, attempt):
+                if not await self._go(lane, step, attempt):
                     return
                 attempt = 1
             if not _is_backlog(entries, budget):
                 return
             budget = self._policy.read_ahead_bytes
+
+    async def _go(self, lane: Lane, step: Step, attempt: int) -> bool:
+        """Take one step; say whether the lane goes on."""
+        if isinstance(step, FilesStep):
+            done = await self._side_by_side(lane, step) if attempt == 1 else None  # what is in trouble is not crowded
+            if done is not None:
+                return await self._conclude(lane, step, done, attempt)
+            for single in step.steps:  # sent again, which changes nothing, until the one that failed says why
+                if not await self._go(lane, single, attempt):
+                    return False
+            return True
+        return await self._conclude(lane, step, await self._try(lane, step, attempt), attempt)
 
     async def _conclude(self, lane: Lane, step: Step, outcome: Outcome, attempt: int) -> bool:
         """Commit an outcome; say whether the lane goes on."""
@@ -163,8 +177,9 @@ class Worker:
                 await self._record(lane, step=step, done=outcome, next_at=now + self._policy.linger)
                 self._doubts.discard(lane.key)
                 self._count(step, outcome)
-                if isinstance(step, SingleStep) and step.entry.spool:
-                    await self._files.release(step.entry.spool)
+                for entry in _entries_of(step):
+                    if entry.spool:
+                        await self._files.release(entry.spool)
                 return not any(parking.holds for parking in outcome.parkings)
             case WaitFor(key=key):
                 await self._record(lane, next_at=now + _WAIT_SECONDS, waiting_for=key)
@@ -209,7 +224,7 @@ class Worker:
         backend = self._backend.name
         if done.outcome == "delivered":
             self._delivered.inc(len(step.done))
-            if len(step.done) > 1:
+            if isinstance(step, BatchStep) and len(step.done) > 1:
                 self._coalesced.inc(len(step.done))
         for parking in done.parkings:
             self._metrics.parked.labels(backend, parking.exchange.operation).inc()
@@ -219,7 +234,7 @@ class Worker:
 
     # --- one attempt --------------------------------------------------------------------------------------------
 
-    async def _try(self, lane: Lane, step: Step, attempt: int) -> Outcome:
+    async def _try(self, lane: Lane, step: BatchStep | SingleStep | UnreadableStep, attempt: int) -> Outcome:
         """Attempt a step once; trouble on the way becomes a value."""
         if isinstance(step, UnreadableStep):
             parking = Parking(seq=step.entry.seq, exchange=step.entry.exchange, reason="unreadable", cause=step.cause)
@@ -427,6 +442,35 @@ class Worker:
             return Done(outcome="parked", parkings=(parking,))
         parking = _parking(step.entry.seq, step.entry.exchange, reason, holds=step.reading.operation.creates)
         return Done(outcome="parked", parkings=(replace(parking, spool=step.entry.spool),))
+
+    # --- files --------------------------------------------------------------------------------------------------
+
+    async def _side_by_side(self, lane: Lane, step: FilesStep) -> Done | None:
+        """Deliver all files of a step at once; None when any of them has to be looked at by itself."""
+        try:
+            known = await self._resolve(lane, step.steps[0])
+        except BackendError:
+            return None
+        if not isinstance(known, Known):
+            return None
+        delivered = await asyncio.gather(
+            *(self._deliver(single, known) for single in step.steps), return_exceptions=True
+        )
+        losses = self._absences(lane, known)
+        for outcome in delivered:
+            if isinstance(outcome, (BackendError, SpoolError)):
+                return None
+            if isinstance(outcome, BaseException):
+                raise outcome
+            losses += outcome
+        self._on_success()
+        return Done(losses=losses)
+
+    async def _deliver(self, step: SingleStep, known: Known) -> tuple[Loss, ...]:
+        told = file_write(step.reading)
+        assert told is not None, "a FilesStep holds uploads"
+        async with self._transfers:
+            return await self._files.deliver(told, step.entry.spool, known.twins[told.ref])
 
     # --- single writes ------------------------------------------------------------------------------------------
 
@@ -648,6 +692,16 @@ def _of_entity(lane: Lane, ref: Ref, reason: str, words: str) -> Loss:
     """An entity is not there, or not as what it is: the lane's own as a whole, or another that a write names."""
     item = "" if ref.key == lane.key else ref.client_id
     return Loss(kind=LossKind(ref.kind), item=item, reason=reason, detail=f"{ref.key} {words}")
+
+
+def _entries_of(step: Step) -> Sequence[Entry]:
+    match step:
+        case FilesStep(steps=steps):
+            return [single.entry for single in steps]
+        case SingleStep(entry=entry):
+            return [entry]
+        case _:
+            return []
 
 
 def _names_stand_in(batch: Batch, twins: Twins) -> bool:
