@@ -1,6 +1,8 @@
 """What the emulated Azure ML enforces beside files: the items of the facts, each with its switch on or off."""
 
 import asyncio
+import contextlib
+import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -9,13 +11,15 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from aiohttp import ClientSession
+from aiohttp import ClientSession, TCPConnector
 
 from dualtrack.demo.servers import Emulator, MlflowServer
 from dualtrack.emulators.azureml_scope import AUDIENCE, DEFAULT_SCOPE
 from dualtrack.emulators.azureml_workspace import STRICT, Choices, settings_of
+from dualtrack.emulators.buckets import Tells
 from dualtrack.emulators.faults import Refuse, Rule
 from dualtrack.emulators.tokens import Tokens
+from tests.support.identity import certified
 from tests.support.servers import Control, emulating
 
 TOKEN = "a-token"
@@ -151,6 +155,7 @@ async def test_a_lenient_workspace_has_what_mlflow_has(lenient: Client) -> None:
     full = f"/mlflow/v2.0{DEFAULT_SCOPE}/api/2.0/mlflow-artifacts/artifacts"
 
     assert (await lenient.ask("GET", full))[0] == 200
+    assert (await lenient.ask("GET", f"/mlflow/v2.0{DEFAULT_SCOPE}/health")) == (200, b"OK")
     assert (await lenient.get("artifacts/list", run_id=run))[0] == 200
     assert (await lenient.post("logged-models/search", {"experiment_ids": ["0"]}))[0] == 200
     assert (await lenient.get("metrics/get-history", run_id=run, metric_key="m", max_results="25000"))[0] == 200
@@ -250,6 +255,15 @@ async def test_odd_names_are_refused_or_hidden(mlflow_primary: MlflowServer, str
         assert name not in {each["name"] for each in listed["experiments"]}
         assert is_refused(await quirky.post("experiments/create", {"name": "x/" * 129}))
     assert is_refused(await strict.post("experiments/create", {"name": name}))
+
+
+async def test_an_experiment_keeps_its_name(strict: Client, lenient: Client) -> None:
+    """There is no rename, unless the workspace is to have one."""
+    experiment, other = await strict.experiment(), await lenient.experiment()
+    refused = await strict.post("experiments/update", {"experiment_id": experiment, "new_name": unique()})
+
+    assert is_refused(refused, 400, "BAD_REQUEST")
+    assert (await lenient.post("experiments/update", {"experiment_id": other, "new_name": unique()}))[0] == 200
 
 
 async def test_a_name_is_taken_once(strict: Client) -> None:
@@ -550,6 +564,21 @@ async def test_it_throttles(strict: Client, after: str) -> None:
         assert (await answer.json())["Error"]["Code"] == "RequestThrottled"
 
 
+@pytest.mark.parametrize("tells", Tells)
+async def test_it_can_have_a_rate(mlflow_primary: MlflowServer, tells: Tells) -> None:
+    """So many calls at once pass, the next is told to wait, in the way that was chosen."""
+    async with workspace(mlflow_primary, replace(STRICT, rate=0.1, tells=tells)) as client:
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        assert (await client.get("experiments/get-by-name", experiment_name="Default"))[0] == 200
+        async with client.session.get(f"{client.url}{BASE}/runs/get", headers=headers) as answer:
+            assert answer.status == 429
+            assert (await answer.json())["Error"]["Code"] == "RequestThrottled"
+            said = answer.headers.get("Retry-After", "")
+
+    assert (said == "") == (tells is Tells.NOTHING)
+    assert (said == "10") == (tells is Tells.SECONDS)
+
+
 # ---- as a process -------------------------------------------------------------------------------------------------
 
 
@@ -566,5 +595,30 @@ async def test_a_process_can_be_strict(mlflow_primary: MlflowServer, tmp_path: P
             assert run.count("-") == 4
             assert await client.post("logged-models/search", {}) == NOTHING
             assert is_refused(await client.post("runs/search", {"order_by": ["metrics.m"]}))
+    finally:
+        await asyncio.to_thread(emulator.stop)
+
+
+async def test_a_process_can_speak_tls(mlflow_primary: MlflowServer, tmp_path: Path) -> None:
+    """By a certificate that is made for the test, and with signed URLs that lead to a host of the cloud."""
+    _, trusting = certified(tmp_path)
+    storage = "https://account.blob.core.windows.net"
+    options = ("--strict", "--tls", str(tmp_path / "both.pem"), "--storage-origin", storage)
+    emulator = Emulator("azureml", *options, upstream=mlflow_primary.url, token=TOKEN, log_path=tmp_path / "log")
+    url = emulator.url.replace("http://127.0.0.1", "https://localhost")
+
+    def is_up() -> bool:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/__emulator__/log", context=trusting):
+            return True
+        return False
+
+    try:
+        await asyncio.to_thread(emulator.process.wait_ready, is_up)
+        async with ClientSession(connector=TCPConnector(ssl=trusting)) as session:
+            client = Client(url, session)
+            experiment = await client.experiment()
+            files = f"{HISTORY}/experiments/{experiment}/runs/{await client.run(experiment)}/artifacts"
+            _, made = await client.ask("POST", f"{files}/batch/metadata", {"paths": [{"path": "a"}]})
+            assert made["artifactContentInformation"]["a"]["contentUri"].startswith(f"{storage}/azureml/")
     finally:
         await asyncio.to_thread(emulator.stop)
