@@ -6,6 +6,7 @@ import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -397,6 +398,15 @@ async def test_a_batch_without_metrics_has_nothing_to_wait_for(strict: Client) -
     assert is_refused(await log_later(strict, {"run_id": str(uuid4()), "metrics": points(1)}), 404, MISSING)
 
 
+async def test_deferred_metrics_can_be_refused(mlflow_primary: MlflowServer) -> None:
+    """What the store does not take is said to who asks, not to who logged."""
+    async with workspace(mlflow_primary, replace(STRICT, polls=0)) as client:
+        run = await client.run()
+        _, later = await log_later(client, {"run_id": run, "metrics": [{**points(1)[0], "key": "no $ name"}]})
+
+        assert is_refused(await status(client, run_id=run, batch_tracking_id=later["batch_tracking_id"]))
+
+
 # ---- 15: run history ----------------------------------------------------------------------------------------------
 
 
@@ -439,6 +449,19 @@ async def test_events_move_the_status(strict: Client) -> None:
     assert (told["status"], told["endTimeUtc"]) == ("Completed", "2026-11-21T12:00:00+00:00")
 
 
+async def test_an_event_is_of_now_unless_it_says_when(strict: Client) -> None:
+    """A time that cannot be read is no reason to lose the end of a run."""
+    run, experiment = unique(), await strict.experiment()
+    path = f"/experimentids/{experiment}/runs/{run}"
+    await strict.history("PATCH", path, {"runId": run, "status": "Running"})
+    began = datetime.now(UTC)
+    await strict.history("POST", f"{path}/events", {"timestamp": "?", "name": "Microsoft.MachineLearning.Run.Failed"})
+    _, told = await strict.history("GET", path)
+
+    assert told["status"] == "Failed"
+    assert abs(datetime.fromisoformat(told["endTimeUtc"]) - began) < timedelta(minutes=1)
+
+
 async def test_a_chosen_id_works_for_all_that_a_run_has(lenient: Client, mlflow_primary: MlflowServer) -> None:
     """Writes, filters and files too; also where ids are the real server's."""
     async with workspace(mlflow_primary, Choices(has_own_files=True)) as client:
@@ -467,7 +490,7 @@ async def test_two_who_choose_the_same_id_make_one_run(strict: Client) -> None:
 
 
 async def test_run_history_refuses_in_lower_case(strict: Client) -> None:
-    """An odd id, another id in the body, an experiment, run or status that is not there, a token that is missing."""
+    """An odd id, another one in the body, an experiment, run, status or tag that cannot be, a token that is missing."""
     experiment, run = await strict.experiment(), unique()
     place = f"/experimentids/{experiment}/runs"
     refused = [
@@ -475,13 +498,14 @@ async def test_run_history_refuses_in_lower_case(strict: Client) -> None:
         await strict.history("PATCH", f"{place}/{run}", {"runId": "other"}),
         await strict.history("PATCH", f"/experiments/{unique()}/runs/{run}", {"runId": run}),
         await strict.history("PATCH", f"{place}/{run}", {"runId": run, "status": "Odd"}),
+        await strict.history("PATCH", f"{place}/{run}", {"runId": run, "tags": {"no $ name": "x"}}),
         await strict.history("GET", f"{place}/{uuid4()}"),
         await strict.history("POST", f"{place}/{uuid4()}/events", {"name": "x"}),
         await strict.history("POST", "/experiments/a%2Fb", {}),
         await strict.ask("GET", f"{HISTORY}{place}/{run}", headers={"Authorization": ""}),
     ]
 
-    assert [each[0] for each in refused] == [400, 400, 404, 400, 404, 404, 400, 401]
+    assert [each[0] for each in refused] == [400, 400, 404, 400, 400, 404, 404, 400, 401]
     assert all("error_code" not in each[1] and each[1]["error"]["code"] == "UserError" for each in refused)
     assert await strict.history("GET", f"{place}/{run}/other") == NOTHING
 
