@@ -539,12 +539,19 @@ async def test_versions_come_from_this_workspace(strict: Client) -> None:
         f"{root}/model",
         f"azureml://experiments/x/runs/{run}/artifacts/m",
         "azureml://artifacts/LocalUpload/c/m",
+        f"runs:/{run}/m",
     ):
         assert (await version(source))[0] == 200
-    for source in ("s3://b/m", f"{root}/model".replace("/demo/", "/other/"), f"{root}".replace(run, str(uuid4()))):
+    for source in (
+        "s3://b/m",
+        f"runs:/{uuid4()}/m",
+        f"{root}/model".replace("/demo/", "/other/"),
+        f"{root}".replace(run, str(uuid4())),
+    ):
         assert is_refused(await version(source))
     _, found = await strict.get("model-versions/search", filter=f"run_id = '{run}'")
-    assert [each["run_id"] for each in found["model_versions"]] == [run] * 3
+    assert [each["run_id"] for each in found["model_versions"]] == [run] * 4
+    assert f"runs:/{run}/m" in {each["source"] for each in found["model_versions"]}
 
 
 @pytest.mark.parametrize(
