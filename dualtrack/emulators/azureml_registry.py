@@ -2,7 +2,7 @@
 
 Models are created, read and searched by name, and versions come from artifacts of this workspace: a run's, or a local
 folder's that was uploaded as one. (choice) A rename and the delete of a model are 400, as refusals that have a reason;
-nothing is known of aliases, which pass.
+a source may be `runs:/…`; nothing is known of aliases, which pass.
 """
 
 import re
@@ -22,6 +22,7 @@ ABSENT: Final = {
 }
 UPLOADED: Final = re.compile(r"azureml://artifacts/LocalUpload/[^/]+/.+")  # what the vendor's plugin sends for a folder
 BY_NAME: Final = re.compile(r"azureml://experiments/[^/]+/runs/([^/]+)/artifacts(?:/.*)?")
+BY_RUN: Final = re.compile(r"runs:/([^/]+)/.+")
 
 
 class Registry:
@@ -45,7 +46,7 @@ class Registry:
     async def _of_source(self, source: str, send: Send) -> Objection | None:
         if UPLOADED.fullmatch(source):
             return None
-        if not (found := self._of_run.fullmatch(source) or BY_NAME.fullmatch(source)):
+        if not (found := self._of_run.fullmatch(source) or BY_NAME.fullmatch(source) or BY_RUN.fullmatch(source)):
             return Objection(message=f"The source of a version must be an artifact of this workspace, not '{source}'.")
         asked = Call(method="GET", path="/api/2.0/mlflow/runs/get", query={"run_id": found[1]})
         return None if (await send(asked)).status == 200 else Objection(message=f"No run {found[1]} in this workspace.")

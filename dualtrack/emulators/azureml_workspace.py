@@ -18,6 +18,8 @@ from dualtrack.emulators.azureml_history import History
 from dualtrack.emulators.azureml_ids import Ids
 from dualtrack.emulators.azureml_registry import Registry
 from dualtrack.emulators.azureml_scope import DEFAULT_SCOPE, Scope
+from dualtrack.emulators.azureml_throttle import Throttle
+from dualtrack.emulators.buckets import Tells
 from dualtrack.emulators.tokens import Tokens
 from dualtrack.emulators.tracking import Middleware, Settings
 
@@ -29,7 +31,9 @@ class Choices:
     `has_logged_models`, `has_traces`, `has_artifact_list`, `has_other_apis`: without, they are what item 9 and 1 say.
     `has_own_files`: artifacts in the workspace's own storage; else MLflow's artifact routes work.
     `has_limits`, `has_short_histories`, `has_search_rules`, `has_registry_rules`: the refusals of items 6, 7, 8 and 16.
-    `has_dashed_ids`: ids are UUIDs with dashes (item 4). `takes_odd_names`: the quirk of item 5.
+    `has_dashed_ids`: ids are UUIDs with dashes (item 4). `takes_odd_names`: the quirk of item 5. `has_lasting_names`:
+    experiments cannot be renamed (A4). `rate`: MLflow calls per second, more are a 429 that `tells` the wait (item 17);
+    0 is no bound.
     `folds_case`: ARM's words in a path in any case (item 1). `polls`: how often deferred metrics are not there yet
     (item 10). `page`: artifacts in a listing. `storage_origin`: where signed URLs lead, if not to the emulator.
     """
@@ -43,9 +47,12 @@ class Choices:
     has_search_rules: bool = False
     has_short_histories: bool = False
     has_registry_rules: bool = False
+    has_lasting_names: bool = False
     has_dashed_ids: bool = False
     takes_odd_names: bool = False
     folds_case: bool = True
+    rate: float = 0.0
+    tells: Tells = Tells.NOTHING
     polls: int = 1
     page: int = 500
     storage_origin: str = ""
@@ -61,6 +68,7 @@ STRICT: Final = Choices(
     has_search_rules=True,
     has_short_histories=True,
     has_registry_rules=True,
+    has_lasting_names=True,
     has_dashed_ids=True,
 )
 
@@ -88,7 +96,10 @@ def _dialect(choices: Choices, scope: Scope) -> AzureML:
         (not choices.has_own_files, azureml_gaps.ARTIFACT_ROUTES),
         (choices.has_other_apis, azureml_gaps.OTHER_APIS),
     )
+    throttle = Throttle(choices.rate, choices.tells)
     checks: tuple[tuple[bool, Check], ...] = (
+        (choices.rate > 0, throttle.objection),
+        (choices.has_lasting_names, azureml_names.unchanging),
         (choices.has_search_rules, azureml_search.of_search),
         (choices.has_short_histories, azureml_search.of_history),
     )
