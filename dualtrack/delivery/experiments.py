@@ -5,9 +5,10 @@ Names are the identity here, so this asks before it makes, every time; a lost an
 
 from dualtrack.core.exchange import Answer, Call, Document
 from dualtrack.core.ids import EntityKind, Ref, Twin
+from dualtrack.errors import UnreachableError
 from dualtrack.ports import Backend, IdMap
 from dualtrack.translate.databricks import lacks_parent, make_parent
-from dualtrack.translate.document import field, objects, parse, text
+from dualtrack.translate.document import field, objects, parse_answer, text
 from dualtrack.translate.fitting import Fitter
 from dualtrack.translate.mlflow import experiment_by_name, mark_of, marks, set_experiment_tag, translate
 from dualtrack.translate.names import NameRule, qualify, translate_name
@@ -53,7 +54,9 @@ class Experiments:
                 answer = await self._backend.send(experiment_by_name(name))
             if not answer.is_success:
                 return answer, None, False
-            found = field(parse(answer.body), "experiment")
+            found = field(parse_answer(answer.body), "experiment")
+            if not found:
+                raise UnreachableError(self._backend.name, "getExperimentByName", "an answer without an experiment")
             if await self._is_ours(found, ref, name):
                 return await self._take(found, ref, name)
         message = f"experiment name {wanted!r} belongs to another experiment on {self._backend.name}"
@@ -64,7 +67,7 @@ class Experiments:
         answer = await self.send(call, name)
         if not answer.is_success:
             return answer, None, False
-        return answer, learn(EntityKind.EXPERIMENT, ref, self._backend.name, parse(answer.body), name), False
+        return answer, learn(EntityKind.EXPERIMENT, ref, self._backend.name, parse_answer(answer.body), name), False
 
     async def _is_ours(self, found: object, ref: Ref, name: str) -> bool:
         """Say whether the experiment that has the name may be the mirror: marked so, or nobody's and alive."""

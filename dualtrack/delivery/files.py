@@ -129,11 +129,17 @@ class Files:
         folders = []
         for item in await self._source.store.list(source, path):
             if item.is_dir:
-                folders.append(item.path)
+                if not await self._is_model(ref, f"{source.rstrip('/')}/{item.path}"):
+                    folders.append(item.path)
             else:
                 await self._bring(ref, item.path, twin)
         for folder in folders:
             await self._copy(ref, folder, twin)
+
+    async def _is_model(self, ref: Ref, folder: str) -> bool:
+        """Say whether a folder of the primary's run is all of a logged model, which is brought over as such."""
+        owner = await self._queue.rooted(self._source.backend.name, [folder])
+        return owner is not None and owner.ref != ref and owner.root == folder
 
     async def _bring(self, ref: Ref, path: str, twin: Twin) -> bool:
         """Fetch a file from the primary for the other side; False if it is not there."""

@@ -4,6 +4,7 @@ A step's outcome is committed before the next one starts, so a crash repeats at 
 idempotent or looked for before it is sent again.
 """
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -12,8 +13,8 @@ import structlog
 
 from dualtrack.core.coalesce import Batch, halve
 from dualtrack.core.entry import Entry
-from dualtrack.core.exchange import JSON, Answer, Document, Exchange, Observed
-from dualtrack.core.ids import BackendId, EntityKind, Ref, Twin, parse_key, stand_in
+from dualtrack.core.exchange import JSON, Answer, Call, Document, Exchange, Observed
+from dualtrack.core.ids import BackendId, ClientId, EntityKind, Ref, Twin, parse_key, stand_in
 from dualtrack.core.limits import BatchLimits
 from dualtrack.core.loss import LossKind
 from dualtrack.core.verdict import (
@@ -33,12 +34,13 @@ from dualtrack.core.verdict import (
 from dualtrack.delivery.experiments import Experiments
 from dualtrack.delivery.files import OVERFLOW, Files
 from dualtrack.delivery.outcome import Done, Later, Outcome, Rewritten, WaitFor
-from dualtrack.delivery.plan import BatchStep, SingleStep, Step, UnreadableStep, plan
+from dualtrack.delivery.plan import BatchStep, FilesStep, SingleStep, Step, UnreadableStep, plan
 from dualtrack.delivery.resolver import Awaited, Discarded, Known, Resolver
 from dualtrack.errors import BackendError, RejectedError, SpoolError, UnauthorizedError, UnreachableError
 from dualtrack.metrics import Metrics
 from dualtrack.ports import Backend, Clock, Lane, Looker, Loss, Parking, Progress, Queue
-from dualtrack.translate.document import field, parse, text, write
+from dualtrack.translate.document import field, parse, parse_answer, text, write
+from dualtrack.translate.doubt import models_named, sent_metrics, still_to_send, unread
 from dualtrack.translate.evidence import metric_keys, shows
 from dualtrack.translate.files import file_write
 from dualtrack.translate.fitting import Fitter, Unfit, is_full, limit_in, over_count
@@ -65,6 +67,8 @@ _NO_MODELS = "no_logged_models"
 _IS_FILES = "is files of its run there; what names it goes without"
 _TERMINAL = frozenset({"FINISHED", "FAILED", "KILLED", "3", "4", "5"})  # protobuf's JSON takes the numbers too
 _PATIENCE = 5  # attempts
+_TRANSFERS = 16  # files sent side by side, of all lanes: a chunk of 1 MiB each in memory
+_NOT_DONE = frozenset({401, 403, 407, 425, 429})  # who answers so has done nothing
 _PLACE_SECONDS = 0.5  # until a write in doubt, which keeps its place in the lane, is settled
 
 
@@ -80,6 +84,7 @@ class Policy:
     fitter: Fitter
     keeps_overflow: bool = False  # what does not fit stands in a file of the run
     copies_at_end: bool = False  # clients write to the primary's storage themselves: files come when a run ends
+    since: float = 0.0  # when this process began: what was acknowledged earlier, one before it may have sent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +132,8 @@ class Worker:
         self._on_trouble = health.on_trouble
         self._delivered = metrics.delivered.labels(backend.name)
         self._coalesced = metrics.coalesced.labels(backend.name)
+        self._transfers = asyncio.Semaphore(_TRANSFERS)
+        self._doubts: set[str] = set()  # lanes whose last batch was sent, and nobody said what became of it
 
     async def work(self, lane: Lane) -> None:
         """Deliver what the lane holds, as far as it goes, for a bounded number of reads.
@@ -134,19 +141,32 @@ class Worker:
         The first read is small, so that a lane that cannot move costs little; a lane that moves is read ahead.
         """
         attempt, budget = lane.attempts + 1, min(_FIRST_BYTES, self._policy.read_ahead_bytes)
-        for _ in range(_READS):
+        for turn in range(_READS):
             entries = await self._queue.read(lane, budget)
             if not entries:
                 await self._record(lane, next_at=self._clock.now() + _PLACE_SECONDS)
                 return
+            if turn == 0 and entries[0].settled_at < self._policy.since:
+                self._doubts.add(lane.key)
             for step in plan(lane.key, entries, self._policy.limits):
-                outcome = await self._try(lane, step, attempt)
-                if not await self._conclude(lane, step, outcome, attempt):
+                if not await self._go(lane, step, attempt):
                     return
                 attempt = 1
             if not _is_backlog(entries, budget):
                 return
             budget = self._policy.read_ahead_bytes
+
+    async def _go(self, lane: Lane, step: Step, attempt: int) -> bool:
+        """Take one step; say whether the lane goes on."""
+        if isinstance(step, FilesStep):
+            done = await self._side_by_side(lane, step) if attempt == 1 else None  # what is in trouble is not crowded
+            if done is not None:
+                return await self._conclude(lane, step, done, attempt)
+            for single in step.steps:  # sent again, which changes nothing, until the one that failed says why
+                if not await self._go(lane, single, attempt):
+                    return False
+            return True
+        return await self._conclude(lane, step, await self._try(lane, step, attempt), attempt)
 
     async def _conclude(self, lane: Lane, step: Step, outcome: Outcome, attempt: int) -> bool:
         """Commit an outcome; say whether the lane goes on."""
@@ -155,9 +175,11 @@ class Worker:
             case Done():
                 # what comes in the meantime gathers again, so that a busy run is delivered in large batches
                 await self._record(lane, step=step, done=outcome, next_at=now + self._policy.linger)
+                self._doubts.discard(lane.key)
                 self._count(step, outcome)
-                if isinstance(step, SingleStep) and step.entry.spool:
-                    await self._files.release(step.entry.spool)
+                for entry in _entries_of(step):
+                    if entry.spool:
+                        await self._files.release(entry.spool)
                 return not any(parking.holds for parking in outcome.parkings)
             case WaitFor(key=key):
                 await self._record(lane, next_at=now + _WAIT_SECONDS, waiting_for=key)
@@ -202,7 +224,7 @@ class Worker:
         backend = self._backend.name
         if done.outcome == "delivered":
             self._delivered.inc(len(step.done))
-            if len(step.done) > 1:
+            if isinstance(step, BatchStep) and len(step.done) > 1:
                 self._coalesced.inc(len(step.done))
         for parking in done.parkings:
             self._metrics.parked.labels(backend, parking.exchange.operation).inc()
@@ -212,7 +234,7 @@ class Worker:
 
     # --- one attempt --------------------------------------------------------------------------------------------
 
-    async def _try(self, lane: Lane, step: Step, attempt: int) -> Outcome:
+    async def _try(self, lane: Lane, step: BatchStep | SingleStep | UnreadableStep, attempt: int) -> Outcome:
         """Attempt a step once; trouble on the way becomes a value."""
         if isinstance(step, UnreadableStep):
             parking = Parking(seq=step.entry.seq, exchange=step.entry.exchange, reason="unreadable", cause=step.cause)
@@ -316,10 +338,12 @@ class Worker:
             document = batch_document(batch, step.run, known.twins)
             document, told = self._policy.fitter.fit_document("logBatch", document)
             call = batch_call(document)
-            answer = await self._backend.send(call)
+            answer = await self._send_batch(lane, batch, call, step.run, known.twins)
             self._heard(call.operation, answer)
             match self._judge(answer, step, attempt, len(batch)):
                 case Delivered():
+                    if not todo:  # the halves of a refused batch stay in doubt to the last: a part may have been stored
+                        self._doubts.discard(lane.key)
                     unfit += told
                 case Bisect(reason=reason):
                     if answer.status == 404 and not await self._is_there(step.run, known.twins):
@@ -339,6 +363,43 @@ class Worker:
                     return Later(wait=wait, reason=reason, is_backend=True, retry_after=retry_after)
         losses += await self._overflow(known.twins[step.run], unfit)
         return Done(parkings=tuple(refused), losses=losses)
+
+    async def _send_batch(self, lane: Lane, batch: Batch, call: Call, run: Ref, twins: Twins) -> Answer:
+        """Send a batch; of one in doubt only what is not there. It is in doubt from here until an answer says.
+
+        So is what MLflow 3's `log_model` sends once more for a model that is only files there: its points are those of
+        the run.
+        """
+        if not batch.metrics:
+            return await self._backend.send(call)
+        if lane.key in self._doubts or _names_stand_in(batch, twins):
+            left = await self._missing(call, twins[run])
+            if left is None:
+                return Answer(status=200)
+            call = left
+        self._doubts.add(lane.key)
+        try:
+            answer = await self._backend.send(call)
+        except UnreachableError as error:
+            if not error.sent:
+                self._doubts.discard(lane.key)
+            raise
+        if answer.status in _NOT_DONE:
+            self._doubts.discard(lane.key)
+        return answer
+
+    async def _missing(self, call: Call, run: Twin) -> Call | None:
+        """Look for the points of a batch on the backend; answer the call without those that are there."""
+        metrics = sent_metrics(call)
+        try:
+            entity = await self._looker.get(EntityKind.RUN, run.backend_id)
+            keys = unread(metrics, entity) if entity is not None else []
+            seen = await self._looker.observe(EntityKind.RUN, run.backend_id, keys) if keys else None
+            models = {name: await self._looker.get(EntityKind.MODEL, name) for name in models_named(metrics)}
+        except RejectedError as error:  # a history that cannot be read: rather a point twice than none
+            log.warning("delivery.unseen", backend=self._backend.name, entity=run.ref.key, reason=str(error))
+            return call
+        return still_to_send(call, entity or {}, seen.histories if seen is not None else {}, models)
 
     async def _parted(self, batch: Batch, reason: str, run: Twin) -> tuple[Sequence[Batch], tuple[Unfit, ...]]:
         """What to send in place of a refused batch, and what is left out: what the run has room for, or two halves."""
@@ -381,6 +442,35 @@ class Worker:
             return Done(outcome="parked", parkings=(parking,))
         parking = _parking(step.entry.seq, step.entry.exchange, reason, holds=step.reading.operation.creates)
         return Done(outcome="parked", parkings=(replace(parking, spool=step.entry.spool),))
+
+    # --- files --------------------------------------------------------------------------------------------------
+
+    async def _side_by_side(self, lane: Lane, step: FilesStep) -> Done | None:
+        """Deliver all files of a step at once; None when any of them has to be looked at by itself."""
+        try:
+            known = await self._resolve(lane, step.steps[0])
+        except BackendError:
+            return None
+        if not isinstance(known, Known):
+            return None
+        delivered = await asyncio.gather(
+            *(self._deliver(single, known) for single in step.steps), return_exceptions=True
+        )
+        losses = self._absences(lane, known)
+        for outcome in delivered:
+            if isinstance(outcome, (BackendError, SpoolError)):
+                return None
+            if isinstance(outcome, BaseException):
+                raise outcome
+            losses += outcome
+        self._on_success()
+        return Done(losses=losses)
+
+    async def _deliver(self, step: SingleStep, known: Known) -> tuple[Loss, ...]:
+        told = file_write(step.reading)
+        assert told is not None, "a FilesStep holds uploads"
+        async with self._transfers:
+            return await self._files.deliver(told, step.entry.spool, known.twins[told.ref])
 
     # --- single writes ------------------------------------------------------------------------------------------
 
@@ -468,27 +558,36 @@ class Worker:
             return Done()  # adopted in the meantime
         call, unfit = self._policy.fitter.fit(translate(reading, known.twins, self._policy.source))
         if ref.kind is EntityKind.EXPERIMENT:
-            answer, twin, was_there = await self._experiments.place(reading)
-            if twin is not None:
-                return self._made(twin, losses + _recorded(unfit), was_there=was_there)
-        else:
-            if step.entry.attempted:
-                found = await self._find_mirror(ref, known.twins)
-                if found is not None:
-                    return self._made(found, losses + await self._overflow(found, unfit), was_there=True)
-            await self._queue.mark_attempted(lane, step.entry.seq)
-            answer = await self._backend.send(call)
-            if answer.is_success:
-                learned = learn(ref.kind, ref, self._backend.name, parse(answer.body))
-                if learned is None:
-                    return Later(wait=60.0, reason="the answer to a create names no id", is_backend=True)
-                self._heard(reading.exchange.operation, answer)
-                losses += await self._overflow(learned, unfit)
-                return self._made(learned, losses, was_there=False)
+            return await self._place(step, known, losses + _recorded(unfit), attempt)
+        if step.entry.attempted:
+            found = await self._find_mirror(ref, known.twins)
+            if found is not None:
+                return self._made(found, losses + await self._overflow(found, unfit), was_there=True)
+        await self._queue.mark_attempted(lane, step.entry.seq)
+        answer = await self._backend.send(call)
+        if answer.is_success:
+            learned = learn(ref.kind, ref, self._backend.name, parse_answer(answer.body))
+            if learned is None:
+                return self._untold(attempt)
+            self._heard(reading.exchange.operation, answer)
+            losses += await self._overflow(learned, unfit)
+            return self._made(learned, losses, was_there=False)
         self._heard(reading.exchange.operation, answer)
         if ref.kind is EntityKind.MODEL and lacks_route(answer) and not await self._looker.has_models():
             return await self._stand_in(lane, step, ref, known, losses, attempt)
         return await self._uncreated(step, known, answer, attempt)
+
+    async def _place(self, step: SingleStep, known: Known, losses: tuple[Loss, ...], attempt: int) -> Outcome:
+        answer, twin, was_there = await self._experiments.place(step.reading)
+        if twin is not None:
+            return self._made(twin, losses, was_there=was_there)
+        self._heard(step.reading.exchange.operation, answer)
+        return self._untold(attempt) if answer.is_success else await self._uncreated(step, known, answer, attempt)
+
+    def _untold(self, attempt: int) -> Later:
+        """Something was made, and the answer does not say what: it will be found, by its mark or its name."""
+        wait = wait_before(attempt, self._policy.retry, self._clock.chance())
+        return Later(wait=wait, reason="the answer to a create names no id", is_backend=True)
 
     async def _stand_in(
         self, lane: Lane, step: SingleStep, ref: Ref, known: Known, losses: tuple[Loss, ...], attempt: int
@@ -593,6 +692,21 @@ def _of_entity(lane: Lane, ref: Ref, reason: str, words: str) -> Loss:
     """An entity is not there, or not as what it is: the lane's own as a whole, or another that a write names."""
     item = "" if ref.key == lane.key else ref.client_id
     return Loss(kind=LossKind(ref.kind), item=item, reason=reason, detail=f"{ref.key} {words}")
+
+
+def _entries_of(step: Step) -> Sequence[Entry]:
+    match step:
+        case FilesStep(steps=steps):
+            return [single.entry for single in steps]
+        case SingleStep(entry=entry):
+            return [entry]
+        case _:
+            return []
+
+
+def _names_stand_in(batch: Batch, twins: Twins) -> bool:
+    named = {Ref(EntityKind.MODEL, ClientId(text(metric.get("model_id")))) for metric in batch.metrics}
+    return any(ref in named and twin.is_stand_in for ref, twin in twins.items())
 
 
 def _is_about_nothing_there(reading: Reading, twins: Twins) -> bool:

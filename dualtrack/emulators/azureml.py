@@ -1,107 +1,81 @@
 """Azure ML as an MLflow client sees it: one workspace path, flat experiment names, its own error bodies.
 
-Decides which paths exist (all others: 404 with an empty body), which experiment names are taken (the pattern of
-facts/backends A4) and how errors look (A6). The service knows no logged models; that is a switch, off by default, so
-that a workspace can also stand for one that holds them, and so are its limits (`azureml_limits`). The rest passes
-through, ids are the real server's.
+Decides which paths exist (all others: 404 with an empty body), which calls are refused, and how errors look (facts/
+backends A6). What MLflow has and the service has not is a list of gaps, and what it refuses a list of checks: both are
+short unless asked for, so that a workspace can also stand for one that caught up. `azureml_workspace` puts a whole one
+together. Ids and stored data are the real server's. Not imitated: that version 1.0 of the API says no in lower case.
 """
 
-import re
-from datetime import UTC, datetime
-from uuid import uuid4
+from collections.abc import Callable
+from typing import TypeAlias
 
+from dualtrack.emulators.azureml_errors import Objection, refused, refused_lower
+from dualtrack.emulators.azureml_gaps import LOGGED_MODELS, Gap
 from dualtrack.emulators.azureml_limits import Quota
-from dualtrack.emulators.tracking import Call, Reply, named_experiment
+from dualtrack.emulators.azureml_names import strict
+from dualtrack.emulators.azureml_scope import DEFAULT_SCOPE, Scope
+from dualtrack.emulators.tracking import Call, Reply
 
-DEFAULT_SCOPE = (
-    "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/dualtrack"
-    "/providers/Microsoft.MachineLearningServices/workspaces/demo"
-)
-# azureml-core's pattern, with \w as the service means it: ASCII.
-# all that came with MLflow 3's models: `logged-models/…` and the links from runs to them
-OF_LOGGED_MODELS = re.compile(r"/mlflow/(?:logged-models|runs/outputs(?:/|$))")
-EXPERIMENT_NAME = re.compile(r"[a-zA-Z0-9][\w\-]{0,254}", re.ASCII)
+__all__ = ["DEFAULT_SCOPE", "AzureML", "Check", "is_of_logged_models"]
+
+Check: TypeAlias = Callable[[Call], Objection | None]
+
+VERSIONS = ("/mlflow/v2.0", "/mlflow/v1.0")
+HISTORY = "/history/v1.0"
+OF_HISTORY = "history:"  # which no path begins with that a client sends
 
 
 class AzureML:
-    """The address, the naming rule and the error bodies of one workspace."""
+    """The address, the refusals and the error bodies of one workspace.
 
-    def __init__(self, scope: str = DEFAULT_SCOPE, *, has_logged_models: bool = True, has_limits: bool = False) -> None:
-        self._prefix = "/mlflow/v2.0" + scope
-        self._has_logged_models = has_logged_models
-        self._quota = Quota() if has_limits else None
+    `names` judges names of experiments, `checks` further calls; `has_history`: paths of run history lead to
+    `history:/…`, which a middleware answers.
+    """
+
+    def __init__(
+        self,
+        scope: str | Scope = DEFAULT_SCOPE,
+        *,
+        has_logged_models: bool = True,
+        has_limits: bool = False,
+        has_history: bool = False,
+        gaps: tuple[Gap, ...] = (),
+        names: Check = strict,
+        checks: tuple[Check, ...] = (),
+    ) -> None:
+        self._scope = scope if isinstance(scope, Scope) else Scope(scope)
+        self._has_history = has_history
+        self._gaps = gaps if has_logged_models else (*gaps, LOGGED_MODELS)
+        self._checks: tuple[Check, ...] = (*checks, names, *((Quota().objection,) if has_limits else ()))
 
     def locate(self, path: str) -> str | None:
-        rest = path.removeprefix(self._prefix)
-        return rest if rest != path and rest.startswith("/") else None
+        """Drop the prefix and the workspace; run history has one of its own."""
+        for version in VERSIONS:
+            if (rest := self._scope.below(version, path)) is not None:
+                return rest
+        rest = self._scope.below(HISTORY, path) if self._has_history else None
+        return None if rest is None else OF_HISTORY + rest
 
     def unknown(self) -> Reply:
         return Reply(status=404)
 
     def unauthorized(self) -> Reply:
         """Answer in the gateway's lower-case shape, which has no `error_code`."""
-        return Reply(
-            status=401,
-            document={
-                "error": {
-                    "code": "UserError",
-                    "message": "Bearer token not provided.",
-                    "innerError": {"code": "AuthorizationError"},
-                },
-                "correlation": _correlation(),
-                "statusCode": 401,
-            },
-        )
+        return refused_lower(401, "Bearer token not provided.", {"code": "AuthorizationError"})
 
     def answer(self, call: Call) -> Reply | None:
-        if not self._has_logged_models and is_of_logged_models(call.path):
-            return self.unknown()
-        refusal = self._quota.refusal(call.path, call.document) if self._quota is not None else None
-        if refusal is not None:
-            return self.error(400, "INVALID_PARAMETER_VALUE", refusal)
-        name = named_experiment(call)
-        if name is None or EXPERIMENT_NAME.fullmatch(name):
-            return None
-        return self.error(
-            400,
-            "INVALID_PARAMETER_VALUE",
-            f"Experiment name '{name}' is not valid: 1 to 255 characters, first a letter or a digit, then letters, "
-            "digits, underscores and dashes.",
-        )
+        for gap in self._gaps:
+            if gap.covers(call.path):
+                return Reply(status=gap.status)
+        for check in self._checks:
+            if objection := check(call):
+                return objection.to_reply()
+        return None
 
     def error(self, status: int, code: str, message: str) -> Reply:
-        return Reply(
-            status=status,
-            document={
-                "Error": {
-                    "Code": _azure_code(status),
-                    "Message": message,
-                    "Details": [],
-                    "InnerError": None,
-                },
-                "Correlation": _correlation(),
-                "Environment": "westeurope",
-                "Location": "westeurope",
-                "Time": datetime.now(UTC).isoformat(),
-                "ComponentName": "mlflow",
-                "statusCode": status,
-                "error_code": code,
-            },
-        )
+        return refused(status, code, message)
 
 
 def is_of_logged_models(path: str) -> bool:
     """Whether a path is one that a workspace without logged models does not have (facts/backends, Azure ML item 9)."""
-    return OF_LOGGED_MODELS.search(path) is not None
-
-
-def _azure_code(status: int) -> str:
-    if status == 429:
-        return "RequestThrottled"
-    if status >= 500:
-        return "ServiceError"
-    return "ValidationError" if status == 400 else "UserError"
-
-
-def _correlation() -> dict[str, str]:
-    return {"operation": uuid4().hex, "request": uuid4().hex[:16]}
+    return LOGGED_MODELS.covers(path)

@@ -8,7 +8,6 @@ Runs are the real server's. Not known and chosen here: `write` answers as `conte
 its blob unless `hardDelete=true`; containers other than runs are made at their first use.
 """
 
-import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,8 @@ from uuid import uuid4
 
 from aiohttp import web
 
+from dualtrack.emulators.azureml_errors import refused_lower
+from dualtrack.emulators.azureml_scope import Scope
 from dualtrack.emulators.blobs import PREFIX, Blobs
 from dualtrack.emulators.record import parse_object
 
@@ -29,6 +30,8 @@ BATCH_MAX = 100  # paths per registration, facts/backends A5
 PATH_MAX = 5000  # letters, A7
 ORIGIN = "ExperimentRun"
 RUN_ARTIFACTS = re.compile(r"/(experiments|experimentids)/([^/]+)/runs/([^/]+)/artifacts(?:/(.*))?")
+HISTORY, ARTIFACT, MLFLOW = "/history/v1.0", "/artifact/v2.0", ("/mlflow/v2.0", "/mlflow/v1.0")
+ABSENT = "/api/2.0/mlflow-artifacts"  # MLflow's own artifact routes
 GENERIC = re.compile(r"/artifacts/([^/]+)/([^/]+)/(.+)")
 
 
@@ -67,43 +70,36 @@ class AzureArtifacts:
     `storage_origin` is where signed URLs lead, if not to the emulator itself.
     """
 
-    def __init__(self, scope: str, *, page: int = 500, storage_origin: str = "") -> None:
+    def __init__(self, scope: str | Scope, *, page: int = 500, storage_origin: str = "") -> None:
         self.blobs = Blobs()
-        self._scope = scope
-        self._history = f"/history/v1.0{scope}"
-        self._artifact = f"/artifact/v2.0{scope}"
-        self._absent = f"/mlflow/v2.0{scope}/api/2.0/mlflow-artifacts"
+        self._scope = scope if isinstance(scope, Scope) else Scope(scope)
         self._page = page
         self._storage_origin = storage_origin
         self._containers: dict[tuple[str, str], Container] = {}
 
     async def serve(self, request: web.Request, body: bytes | None, ask: Ask, *, is_signed_in: bool) -> "Served":
         """Answer what belongs to artifacts and storage; None is for somebody else, False for nobody without a token."""
-        path, _, text = request.raw_path.partition("?")
+        path = request.raw_path.partition("?")[0]
         if path.startswith(PREFIX):
             return await self.blobs.serve(request)
-        if not path.startswith((self._history + "/", self._artifact + "/", self._absent)):
+        history, generic = self._scope.below(HISTORY, path), self._scope.below(ARTIFACT, path)
+        of_run = RUN_ARTIFACTS.fullmatch(history or "")
+        is_absent = any((self._scope.below(prefix, path) or "").startswith(ABSENT) for prefix in MLFLOW)
+        if not (of_run or is_absent or generic is not None):
             return None
         if not is_signed_in:
             return False
-        if path.startswith(self._absent):
+        if is_absent:
             return web.Response(status=404)
-        asked = Asked(
-            method=request.method,
-            verb="",
-            query={key: values[0] for key, values in parse_qs(text, keep_blank_values=True).items()},
-            document=parse_object(body),
-            origin=self._storage_origin or f"{request.scheme}://{request.host}",
-            url=f"{request.scheme}://{request.host}{path}",
-        )
-        if found := RUN_ARTIFACTS.fullmatch(path.removeprefix(self._history)):
-            return await self._of_run(found, asked, ask)
-        if found := GENERIC.fullmatch(path.removeprefix(self._artifact)):
+        asked = _asked(request, body, self._storage_origin)
+        if of_run:
+            return await self._of_run(of_run, asked, ask)
+        if found := GENERIC.fullmatch(generic or ""):
             return await self._generic(found, asked, ask, request)
         return web.Response(status=404)
 
     def rewrite(self, host: str, document: JSON) -> JSON:
-        return with_own_roots(document, host, self._scope)
+        return with_own_roots(document, host, self._scope.text)
 
     def close(self) -> None:
         self.blobs.close()
@@ -243,15 +239,18 @@ def with_own_roots(document: JSON, host: str, scope: str) -> JSON:
 
 def error(status: int, message: str) -> web.Response:
     """Refuse in the lower-case shape of these APIs (facts/backends A6)."""
-    document = {
-        "error": {"code": "UserError", "message": message, "innerError": None},
-        "correlation": {"operation": uuid4().hex, "request": uuid4().hex[:16]},
-        "statusCode": status,
-    }
-    return web.Response(
-        status=status,
-        text=json.dumps(document),
-        content_type="application/json",
+    return refused_lower(status, message).to_response()
+
+
+def _asked(request: web.Request, body: bytes | None, storage_origin: str) -> Asked:
+    path, _, text = request.raw_path.partition("?")
+    return Asked(
+        method=request.method,
+        verb="",
+        query={key: values[0] for key, values in parse_qs(text, keep_blank_values=True).items()},
+        document=parse_object(body),
+        origin=storage_origin or f"{request.scheme}://{request.host}",
+        url=f"{request.scheme}://{request.host}{path}",
     )
 
 

@@ -1,12 +1,16 @@
 """What an Azure ML workspace holds of a run (facts/backends A7, checklist item 6): a call beyond it is refused whole.
 
-Counts are of what it accepted itself, since its start; runs that were there before count from nothing.
+Counts are of what it accepted itself, since its start; runs that were there before count from nothing, and so do the
+tags that a run or an experiment was made with.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
+
+from dualtrack.emulators.azureml_errors import Objection
+from dualtrack.emulators.tracking import Call
 
 JSON: TypeAlias = Any
 Item: TypeAlias = Mapping[str, JSON]
@@ -16,8 +20,8 @@ METRICS, PARAMS, TAGS = 1000, 100, 100  # of one call
 RUN_PARAMS, RUN_TAGS = 200, 50
 METRIC_KEY = 255
 TAG_KEY, TAG_VALUE = 100, 1000
+EXPERIMENT_TAGS = 50
 EXPERIMENT_TAG_KEY, EXPERIMENT_TAG_VALUE = 250, 1000
-HISTORY_PAGE = 1000  # refused from here on
 
 
 @dataclass
@@ -26,23 +30,42 @@ class Quota:
 
     params: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     tags: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    experiment_tags: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+
+    def objection(self, call: Call) -> Objection | None:
+        """Say why a call is refused; None for one that fits, which counts from now on."""
+        why = self.refusal(call.path, call.document)
+        return Objection(message=why) if why else None
 
     def refusal(self, path: str, body: Item) -> str | None:
         """Say why a call is refused, in the service's words; None for one that fits, which counts from now on."""
         match path.rpartition("/mlflow/")[2]:
-            case "runs/log-batch":
+            case "runs/log-batch" | "runs/log-batch-async":
                 return self._batch(body)
             case "runs/create":
-                return _lengths(_items(body, "tags"), "Tags", TAG_KEY, TAG_VALUE)
+                tags = _items(body, "tags")
+                return _lengths(tags, "Tags", TAG_KEY, TAG_VALUE) or _over("Tags", RUN_TAGS, len(tags))
             case "runs/set-tag":
                 return self._batch({"run_id": body.get("run_id"), "tags": [body]})
             case "runs/log-parameter":
                 return self._batch({"run_id": body.get("run_id"), "params": [body]})
             case "experiments/create":
-                return _lengths(_items(body, "tags"), "Tags", EXPERIMENT_TAG_KEY, EXPERIMENT_TAG_VALUE)
+                tags = _items(body, "tags")
+                too_long = _lengths(tags, "Tags", EXPERIMENT_TAG_KEY, EXPERIMENT_TAG_VALUE)
+                return too_long or _over("Tags", EXPERIMENT_TAGS, len(tags))
             case "experiments/set-experiment-tag":
-                return _lengths([body], "Tags", EXPERIMENT_TAG_KEY, EXPERIMENT_TAG_VALUE)
+                return self._experiment_tag(body)
         return None
+
+    def _experiment_tag(self, body: Item) -> str | None:
+        experiment_id = str(body.get("experiment_id", ""))
+        named = self.experiment_tags[experiment_id] | {str(body.get("key"))}
+        refusal = _lengths([body], "Tags", EXPERIMENT_TAG_KEY, EXPERIMENT_TAG_VALUE) or _over(
+            "Tags", EXPERIMENT_TAGS, len(named)
+        )
+        if refusal is None:
+            self.experiment_tags[experiment_id] = named
+        return refusal
 
     def _batch(self, body: Item) -> str | None:
         metrics, params, tags = (_items(body, name) for name in ("metrics", "params", "tags"))

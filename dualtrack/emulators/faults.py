@@ -23,6 +23,17 @@ class Body(StrEnum):
     JSON = "json"
     HTML = "html"
     EMPTY = "empty"
+    XML = "xml"  # as storage behind signed URLs words it: 403 with `AuthenticationFailed` is one that has ended
+
+
+class Spoilt(StrEnum):
+    """What becomes of the answer to work that was done (see `spoilt`)."""
+
+    TRUNCATED = "truncated"
+    SLOW = "slow"
+    EMPTY = "empty"
+    TEXT = "text"
+    HTML = "html"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,14 +66,34 @@ class Refuse:
     retry_after: str = ""
 
 
-Action: TypeAlias = Delay | DropBefore | DropAfter | BlackHole | Refuse
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spoil:
+    """Do the work, then answer in a way that tells little or nothing of it. `seconds` is for a slow one, in all."""
+
+    body: Spoilt
+    seconds: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Partial:
+    """Do the part of a log-batch call that is about `keeps`, then refuse it: facts B7, "may have stored a part"."""
+
+    status: int = 500
+    keeps: str = "metrics"
+    code: str = ""
+
+
+Action: TypeAlias = Delay | DropBefore | DropAfter | BlackHole | Refuse | Spoil | Partial
 KINDS: dict[str, type[Action]] = {
     "delay": Delay,
     "drop_before": DropBefore,
     "drop_after": DropAfter,
     "black_hole": BlackHole,
     "refuse": Refuse,
+    "spoil": Spoil,
+    "partial": Partial,
 }
+BODIES: dict[type[Action], type[Body | Spoilt]] = {Refuse: Body, Spoil: Spoilt}
 NAMES: dict[type[Action], str] = {action: name for name, action in KINDS.items()}
 
 
@@ -70,7 +101,8 @@ NAMES: dict[type[Action], str] = {action: name for name, action in KINDS.items()
 class Rule:
     """Which calls (`path` is searched as a regular expression), which of them, and what becomes of them.
 
-    `nth` is the one call with that number, from 1; `first` the calls up to that number; neither means every call.
+    `nth` is the one call with that number, from 1; `first` the calls up to that number; `every` those whose number it
+    divides; none of them means every call.
     """
 
     action: Action
@@ -78,6 +110,7 @@ class Rule:
     path: str = ""
     nth: int = 0
     first: int = 0
+    every: int = 0
 
     def matches(self, method: str, path: str) -> bool:
         return self.method in ("", method) and re.search(self.path, path) is not None
@@ -86,13 +119,15 @@ class Rule:
         """Whether the rule acts on its `count`-th match."""
         if self.nth:
             return count == self.nth
+        if self.every:
+            return count % self.every == 0
         return not self.first or count <= self.first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     delay: float = 0.0
-    action: DropBefore | DropAfter | BlackHole | Refuse | None = None
+    action: DropBefore | DropAfter | BlackHole | Refuse | Spoil | Partial | None = None
     counts: tuple[int, ...] = field(default=())
 
 
@@ -125,8 +160,8 @@ def name_of(action: Action) -> str:
 def _parse_rule(item: JSON) -> Rule:
     given = _checked(item, {field.name for field in fields(Rule)}, "a rule")
     rule = Rule(**{**given, "action": _parse_action(given.get("action"))})
-    if rule.nth and rule.first:
-        raise ValueError("a rule has nth or first, not both")
+    if sum(map(bool, (rule.nth, rule.first, rule.every))) > 1:
+        raise ValueError("a rule has nth, first or every, not both")
     try:
         re.compile(rule.path)
     except re.error as exc:
@@ -141,7 +176,7 @@ def _parse_action(item: JSON) -> Action:
     action = KINDS[kind]
     given = _checked({key: value for key, value in item.items() if key != "kind"}, _names(action), kind)
     if "body" in given:
-        given = {**given, "body": Body(given["body"])}
+        given = {**given, "body": BODIES[action](given["body"])}
     try:
         return action(**given)
     except TypeError as exc:

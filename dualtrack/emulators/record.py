@@ -14,7 +14,12 @@ from typing import Any, TypeAlias
 
 JSON: TypeAlias = Any
 
-MARK = "dualtrack.source_run_id"
+# which field of the report counts what is made with this mark twice: (path, mark)
+MARKS = {
+    "runs": ("/runs/create", "dualtrack.source_run_id"),
+    "experiments": ("/experiments/create", "dualtrack.source_experiment_id"),
+    "models": ("/logged-models", "dualtrack.source_model_id"),
+}
 REQUESTS_MAX = 20_000
 BODY_BYTES_MAX = 64 * 1024
 EXAMPLES_MAX = 20
@@ -85,31 +90,33 @@ class Duplicates:
 
     def __init__(self) -> None:
         self._points: Counter[tuple[str, ...]] = Counter()
-        self._runs: Counter[str] = Counter()
+        self._made: dict[str, Counter[str]] = {kind: Counter() for kind in MARKS}
 
     def accept(self, path: str, body: Mapping[str, JSON]) -> None:
-        if path.endswith("/runs/create"):
-            self._runs.update(_marks(body))
-        elif path.endswith(("/runs/log-metric", "/runs/log-batch")):
+        for kind, (end, mark) in MARKS.items():
+            if path.endswith(end):
+                self._made[kind].update(_marks(body, mark))
+        if path.endswith(("/runs/log-metric", "/runs/log-batch")):
             self._points.update(set(_points(path, body)))  # twice inside one request is the client's own doing
 
     def report(self) -> dict[str, JSON]:
         points = [key for key, count in self._points.items() if count > 1]
-        runs = [mark for mark, count in self._runs.items() if count > 1]
+        made = {kind: [mark for mark, count in marks.items() if count > 1] for kind, marks in self._made.items()}
         return {
             "metric_points": sum(self._points[key] - 1 for key in points),
-            "runs": sum(self._runs[mark] - 1 for mark in runs),
+            **{kind: sum(self._made[kind][mark] - 1 for mark in marks) for kind, marks in made.items()},
             "metric_point_examples": [list(key) for key in points[:EXAMPLES_MAX]],
-            "run_examples": runs[:EXAMPLES_MAX],
+            **{f"{kind.removesuffix('s')}_examples": marks[:EXAMPLES_MAX] for kind, marks in made.items()},
         }
 
     def clear(self) -> None:
         self._points.clear()
-        self._runs.clear()
+        for marks in self._made.values():
+            marks.clear()
 
 
-def _marks(body: Mapping[str, JSON]) -> list[str]:
-    return [str(tag.get("value")) for tag in body.get("tags") or () if tag.get("key") == MARK]
+def _marks(body: Mapping[str, JSON], mark: str) -> list[str]:
+    return [str(tag.get("value")) for tag in body.get("tags") or () if tag.get("key") == mark]
 
 
 def _points(path: str, body: Mapping[str, JSON]) -> Iterator[tuple[str, ...]]:

@@ -9,15 +9,22 @@ naming rules and the duplicate counters; all others pass in chunks.
     DELETE /__emulator__/log                  forget requests and duplicates
     POST   /__emulator__/faults               set the rules (see `faults`); they replace the ones before
     DELETE /__emulator__/faults               no rules; calls in a black hole are dropped
-    GET    /__emulator__/duplicates           metric points and marked runs that were stored twice
+    GET    /__emulator__/duplicates           metric points and marked runs, experiments and models, stored twice
+    POST   /__emulator__/tokens               take one more: {"token": …, "lifetime": seconds, "who": …}
+    DELETE /__emulator__/tokens               end all that were issued
+    GET    /__emulator__/identity?resource=R  issue one, as a managed identity's endpoint does (`IDENTITY_ENDPOINT`)
 """
 
 import asyncio
-import hmac
 import io
+import json
+import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Any, Protocol, TypeAlias, assert_never
+from urllib.parse import parse_qsl
 
 from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector, web
 
@@ -27,13 +34,17 @@ from dualtrack.emulators.faults import (
     Decision,
     DropAfter,
     DropBefore,
+    Partial,
     Refuse,
     Rule,
+    Spoil,
     decide,
     name_of,
     parse_rules,
 )
 from dualtrack.emulators.record import Duplicates, RequestLog, parse_object
+from dualtrack.emulators.spoilt import spoil
+from dualtrack.emulators.tokens import Tokens
 
 JSON: TypeAlias = Any
 
@@ -41,6 +52,8 @@ CHUNK_BYTES = 64 * 1024
 JSON_BYTES_MAX = 64 * 1024 * 1024
 # uvicorn closes idle connections after 5 s; a POST on a connection that just went is not ours to repeat.
 KEEPALIVE_SECONDS = 2
+# calls that middlewares see; the files among them, and all of the UI, are no JSON and stream
+OF_API, OF_FILES = re.compile(r"/api/|[a-z]+:"), "/mlflow-artifacts/"
 HOP_BY_HOP = frozenset(
     {
         "connection",
@@ -69,11 +82,17 @@ CODES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """A request as a dialect sees it: `path` on the real server, the JSON body as an object."""
+    """A request as a dialect sees it: `path` on the real server, the JSON body as an object and its size in bytes."""
 
     method: str
     path: str
-    document: Mapping[str, JSON]
+    document: Mapping[str, JSON] = field(default_factory=dict)
+    query: Mapping[str, JSON] = field(default_factory=dict)
+    size: int = 0
+
+    def asked(self, name: str) -> str:
+        """What the query says of a name, or else the body; nothing is an empty text."""
+        return str(self.query.get(name) or self.document.get(name) or "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,11 +101,20 @@ class Reply:
 
     status: int
     document: JSON = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def to_response(self, headers: Mapping[str, str] | None = None) -> web.Response:
+        told = {**self.headers, **(headers or {})}
         if self.document is None:
-            return web.Response(status=self.status, headers=headers)
-        return web.json_response(self.document, status=self.status, headers=headers)
+            return web.Response(status=self.status, headers=told)
+        return web.json_response(self.document, status=self.status, headers=told)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changed:
+    """A call goes on to the real server with another JSON body."""
+
+    document: Mapping[str, JSON]
 
 
 class Dialect(Protocol):
@@ -101,8 +129,8 @@ class Dialect(Protocol):
     def unauthorized(self) -> Reply:
         """Answer a call without the right token."""
 
-    def answer(self, call: Call) -> Reply | None:
-        """Refuse a call or answer it in the real server's place; None lets it through."""
+    def answer(self, call: Call) -> Reply | Changed | None:
+        """Refuse a call, answer it in the real server's place, or change it; None lets it through."""
 
     def error(self, status: int, code: str, message: str) -> Reply:
         """Put an error into this backend's shape."""
@@ -125,6 +153,12 @@ class Site(Protocol):
     def close(self) -> None: ...
 
 
+# What reaches the real server, or one middleware less than before, and what comes back.
+Send: TypeAlias = Callable[[Call], Awaitable[Reply]]
+# One on the way there: changes the call or the answer, or answers itself. MLflow's JSON calls pass here, files do not.
+Middleware: TypeAlias = Callable[[Call, Send], Awaitable[Reply]]
+
+
 class Plain:
     """A plain MLflow server behind a token."""
 
@@ -137,7 +171,7 @@ class Plain:
     def unauthorized(self) -> Reply:
         return self.error(401, "UNAUTHENTICATED", "Credential was not sent or is not valid.")
 
-    def answer(self, call: Call) -> Reply | None:  # noqa: ARG002 - the protocol's
+    def answer(self, call: Call) -> Reply | Changed | None:  # noqa: ARG002 - the protocol's
         return None
 
     def error(self, status: int, code: str, message: str) -> Reply:
@@ -146,10 +180,18 @@ class Plain:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
+    """One emulator. `token` is good for ever; `tokens` are given instead where some end, or are issued elsewhere.
+
+    `rules` are the faults that it begins with.
+    """
+
     upstream: str
-    token: str = field(repr=False)
+    token: str = field(default="", repr=False)
     dialect: Dialect = field(default_factory=Plain)
     site: Site | None = None
+    middlewares: tuple[Middleware, ...] = ()  # the first is the outermost
+    tokens: Tokens | None = field(default=None, repr=False)
+    rules: tuple[Rule, ...] = ()
 
 
 def named_experiment(call: Call) -> str | None:
@@ -172,6 +214,9 @@ def make_app(settings: Settings) -> web.Application:
     app.router.add_post("/__emulator__/faults", emulator.set_faults)
     app.router.add_delete("/__emulator__/faults", emulator.clear_faults)
     app.router.add_get("/__emulator__/duplicates", emulator.show_duplicates)
+    app.router.add_post("/__emulator__/tokens", emulator.add_token)
+    app.router.add_delete("/__emulator__/tokens", emulator.revoke_tokens)
+    app.router.add_get("/__emulator__/identity", emulator.issue_token)
     app.router.add_route("*", "/{path:.*}", emulator.handle)
     app.cleanup_ctx.append(emulator.connect)
     app.on_shutdown.append(emulator.release)
@@ -186,11 +231,15 @@ class _Emulator:
         self._dialect = settings.dialect
         self._log = RequestLog()
         self._duplicates = Duplicates()
-        self._rules: tuple[Rule, ...] = ()
-        self._counts: tuple[int, ...] = ()
+        self._tokens = settings.tokens or Tokens(*filter(None, [settings.token]))
+        self._rules = settings.rules
+        self._counts = (0,) * len(settings.rules)
         self._released = asyncio.Event()
         self._changed = asyncio.Event()
         self._session: ClientSession
+        self._send: Send = self._deliver
+        for middleware in reversed(settings.middlewares):
+            self._send = _behind(middleware, self._send)
 
     async def connect(self, _app: web.Application) -> AsyncIterator[None]:
         self._session = ClientSession(
@@ -212,7 +261,8 @@ class _Emulator:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         path, _, query = request.raw_path.partition("?")
         number = self._log.open(request.method, path, query, tuple(request.headers.keys()))
-        body = await request.read() if request.content_type == "application/json" else None
+        is_json = request.content_type in {"application/json", "application/json-patch+json"}
+        body = await request.read() if is_json else None
         self._log.note_body(number, body or b"")
         decision = decide(self._rules, self._counts, request.method, path)
         self._counts = decision.counts
@@ -232,7 +282,11 @@ class _Emulator:
         await asyncio.sleep(decision.delay)
         match decision.action:
             case None:
-                return await self._serve(request, number, body, is_lost=False)
+                return await self._serve(request, number, body)
+            case Spoil() as fault:
+                return await spoil(request, await self._serve(request, number, body, is_kept=True), fault)
+            case Partial() as fault:
+                return await self._half_do(request, number, body, fault)
             case Refuse() as refusal:
                 self._log.note(number, status=refusal.status)
                 return self._refuse(refusal)
@@ -242,24 +296,66 @@ class _Emulator:
                 await released.wait()
                 return _drop(request)
             case DropAfter():
-                await self._serve(request, number, body, is_lost=True)
+                await self._serve(request, number, body, is_kept=True)
                 return _drop(request)
             case other:
                 assert_never(other)
 
+    async def _half_do(self, request: web.Request, number: int, body: bytes | None, fault: Partial) -> web.Response:
+        document = parse_object(body)
+        if document.get(fault.keeps):
+            kept = {key: document[key] for key in ("run_id", "run_uuid", fault.keeps) if key in document}
+            await self._serve(request, number, json.dumps(kept).encode(), is_kept=True)
+        self._log.note(number, status=fault.status)
+        return self._refuse(Refuse(status=fault.status, code=fault.code))
+
     async def _serve(
-        self, request: web.Request, number: int, body: bytes | None, *, is_lost: bool
+        self, request: web.Request, number: int, body: bytes | None, *, is_kept: bool = False
     ) -> web.StreamResponse:
+        """Do the work. `is_kept`: the answer comes whole, not sent, for whoever decides what becomes of it."""
         if (served := await self._beside(request, body)) is not None:
             self._log.note(number, status=served.status)
             return served
         path = self._dialect.locate(request.raw_path.partition("?")[0])
-        reply = self._judge(request, path, body)
-        if reply is None and path is not None:
-            return await self._forward(request, number, path, body, is_lost=is_lost)
-        reply = reply or self._dialect.unknown()
+        call = None if path is None else _call(request, path, body)
+        reply = self._judge(request, call)
+        if isinstance(reply, Changed) and call is not None:
+            body, call, reply = json.dumps(reply.document).encode(), replace(call, document=reply.document), None
+        if reply is None and call is not None:
+            if not self._settings.middlewares or OF_FILES in call.path or not OF_API.match(call.path):
+                return await self._forward(request, number, call.path, body, is_kept=is_kept)
+            reply = await self._pass(request, call)
+        if isinstance(reply, Changed) or reply is None:
+            reply = self._dialect.unknown()
         self._log.note(number, status=reply.status)
         return reply.to_response()
+
+    async def _pass(self, request: web.Request, call: Call) -> Reply:
+        """Let the middlewares and the real server answer, in this backend's own shapes and addresses."""
+        reply = await self._send(call)
+        if reply.status >= 400 or reply.document is None or self._settings.site is None:
+            return reply
+        return replace(reply, document=self._settings.site.rewrite(request.host, reply.document))
+
+    async def _deliver(self, call: Call) -> Reply:
+        """Ask the real server; its errors come in the dialect's shape, and anything but JSON as an empty body."""
+        try:
+            async with self._session.request(
+                call.method,
+                self._settings.upstream.rstrip("/") + call.path,
+                params=call.query,
+                json=call.document if call.document or call.method != "GET" else None,
+            ) as answer:
+                document = parse_object(await answer.read()) if answer.content_type == "application/json" else None
+        except ClientError as exc:
+            return self._dialect.error(503, "TEMPORARILY_UNAVAILABLE", f"upstream: {exc}")
+        if answer.status < 300:
+            self._duplicates.accept(call.path, call.document)
+        if answer.status >= 400 and document:
+            return self._dialect.error(
+                answer.status, str(document.get("error_code", "")), str(document.get("message", ""))
+            )
+        return Reply(status=answer.status, document=document)
 
     async def _beside(self, request: web.Request, body: bytes | None) -> web.StreamResponse | None:
         """Let the site answer what is its own."""
@@ -271,23 +367,23 @@ class _Emulator:
         return served
 
     async def _ask(self, path: str) -> Mapping[str, JSON]:
-        async with self._session.get(self._settings.upstream.rstrip("/") + path) as answer:
-            return parse_object(await answer.read()) if answer.status == 200 else {}
+        path, _, query = path.partition("?")
+        reply = await self._send(Call(method="GET", path=path, query=dict(parse_qsl(query))))
+        return reply.document if reply.status == 200 and isinstance(reply.document, dict) else {}
 
     def _is_signed_in(self, request: web.Request) -> bool:
-        given = request.headers.get("Authorization", "").encode()
-        return hmac.compare_digest(given, f"Bearer {self._settings.token}".encode())
+        return self._tokens.grant(request.headers.get("Authorization", "")) is not None
 
-    def _judge(self, request: web.Request, path: str | None, body: bytes | None) -> Reply | None:
+    def _judge(self, request: web.Request, call: Call | None) -> Reply | Changed | None:
         """Answer what never reaches the real server."""
-        if path is None:
+        if call is None:
             return self._dialect.unknown()
         if not self._is_signed_in(request):
             return self._dialect.unauthorized()
-        return self._dialect.answer(Call(method=request.method, path=path, document=parse_object(body)))
+        return self._dialect.answer(call)
 
     async def _forward(
-        self, request: web.Request, number: int, path: str, body: bytes | None, *, is_lost: bool
+        self, request: web.Request, number: int, path: str, body: bytes | None, *, is_kept: bool
     ) -> web.StreamResponse:
         query = request.raw_path.partition("?")[2]
         target = self._settings.upstream.rstrip("/") + path + (f"?{query}" if query else "")
@@ -297,7 +393,7 @@ class _Emulator:
             async with self._session.request(
                 request.method,
                 type(request.url)(target, encoded=True),  # aiohttp's URL type; the path goes on as it came
-                headers=_without(request.headers, NOT_FORWARDED),
+                headers=_without(request.headers, NOT_FORWARDED | ({"content-length"} if read is not None else set())),
                 data=payload,
                 allow_redirects=False,
                 skip_auto_headers=("Content-Type", "User-Agent", "Accept", "Accept-Encoding"),
@@ -305,17 +401,20 @@ class _Emulator:
                 self._log.note(number, status=answer.status)
                 if answer.status < 300:
                     self._duplicates.accept(path, parse_object(body))
-                return await self._relay(request, answer, is_lost=is_lost)
+                return await self._relay(request, answer, is_kept=is_kept)
         except ClientError as exc:
             reply = self._dialect.error(503, "TEMPORARILY_UNAVAILABLE", f"upstream: {exc}")
             self._log.note(number, status=reply.status)
             return reply.to_response()
 
-    async def _relay(self, request: web.Request, answer: ClientResponse, *, is_lost: bool) -> web.StreamResponse:
-        if answer.status >= 400 or is_lost:
+    async def _relay(self, request: web.Request, answer: ClientResponse, *, is_kept: bool) -> web.StreamResponse:
+        if answer.status >= 400:
             return self._reshape(answer, await answer.read())
         if self._settings.site is not None and answer.content_type == "application/json":
             return self._rewritten(self._settings.site, request, answer, await answer.read())
+        if is_kept:
+            headers = _without(answer.headers, HOP_BY_HOP | {"content-length"})
+            return web.Response(status=answer.status, headers=headers, body=await answer.read())
         response = web.StreamResponse(status=answer.status, headers=_without(answer.headers, HOP_BY_HOP))
         await response.prepare(request)
         async for chunk in answer.content.iter_chunked(CHUNK_BYTES):
@@ -350,6 +449,9 @@ class _Emulator:
                 return web.Response(status=refusal.status, headers=headers, text=text, content_type="text/html")
             case Body.EMPTY:
                 return web.Response(status=refusal.status, headers=headers)
+            case Body.XML:
+                text = f"<Error><Code>{refusal.code or 'AuthenticationFailed'}</Code></Error>"
+                return web.Response(status=refusal.status, headers=headers, text=text, content_type="application/xml")
             case other:
                 assert_never(other)
 
@@ -386,10 +488,41 @@ class _Emulator:
     async def show_duplicates(self, _request: web.Request) -> web.Response:
         return web.json_response(self._duplicates.report())
 
+    async def add_token(self, request: web.Request) -> web.Response:
+        given = parse_object(await request.read())
+        lifetime = float(given.get("lifetime", inf))
+        self._tokens.add(str(given["token"]), lifetime=lifetime, who=str(given.get("who", "")))
+        return web.json_response({})
+
+    async def revoke_tokens(self, _request: web.Request) -> web.Response:
+        self._tokens.revoke()
+        return web.json_response({})
+
+    async def issue_token(self, request: web.Request) -> web.Response:
+        """Issue a token for a resource, in the words of App Service's endpoint for managed identities."""
+        resource = request.query.get("resource", "")
+        if "X-IDENTITY-HEADER" not in request.headers:
+            return web.json_response({"error": "invalid_request"}, status=400)
+        token, ends_at = self._tokens.issue(who="demo-identity", audience=resource), time.time() + self._tokens.lifetime
+        told = {"access_token": token, "token_type": "Bearer", "resource": resource, "expires_on": str(int(ends_at))}
+        return web.json_response(told)
+
     def _wake(self) -> None:
         """Tell whoever waits for the log; the next one waits for a fresh event."""
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _call(request: web.Request, path: str, body: bytes | None) -> Call:
+    document = parse_object(body)
+    return Call(method=request.method, path=path, document=document, query=request.query, size=len(body or b""))
+
+
+def _behind(middleware: Middleware, send: Send) -> Send:
+    async def passed(call: Call) -> Reply:
+        return await middleware(call, send)
+
+    return passed
 
 
 def _drop(request: web.Request) -> web.StreamResponse:

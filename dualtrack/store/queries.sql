@@ -184,3 +184,34 @@ SELECT coalesce(sum(times), 0) FROM losses WHERE backend = ?
 
 -- name: count_quarantined
 SELECT count(*) FROM quarantine
+
+-- name: any_model
+SELECT 1 FROM models LIMIT 1
+
+-- name: add_model
+INSERT INTO models (id, experiment_id, root, document) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING
+
+-- name: model
+SELECT id, experiment_id, root, document FROM models WHERE id = ? AND deleted = 0
+
+-- name: models_of
+SELECT id, experiment_id, root, document FROM models WHERE experiment_id = ? AND deleted = 0
+
+-- name: change_model
+UPDATE models SET document = ? WHERE id = ?
+
+-- name: remove_model
+UPDATE models SET deleted = 1 WHERE id = ? AND deleted = 0
+
+-- name: model_points
+SELECT point FROM model_points WHERE model_id = ?
+
+-- name: add_model_point
+INSERT INTO model_points (model_id, point) VALUES (?, ?) ON CONFLICT DO NOTHING
+
+-- name: model_links
+SELECT model_id, is_input, step FROM model_links WHERE run_id = ?
+
+-- name: add_model_link
+INSERT INTO model_links (run_id, model_id, is_input, step) VALUES (?, ?, ?, ?)
+    ON CONFLICT (run_id, model_id, is_input) DO UPDATE SET step = excluded.step

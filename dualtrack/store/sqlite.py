@@ -23,6 +23,7 @@ from dualtrack.core.loss import LossKind
 from dualtrack.errors import JournalError, JournalFullError, RegistryEntryError, StartError
 from dualtrack.ports import ArtifactNote, Backlog, Lane, Loss, Parked, Progress, RecordedLoss, Settlement, Usage
 from dualtrack.store.ballast import Ballast
+from dualtrack.store.models import SqliteModels
 from dualtrack.store.opening import acquire, connect, migrate
 from dualtrack.store.parking import discard, last_cause, park, parked_of, retry
 from dualtrack.store.record import DamagedRecordError, seal, unseal
@@ -102,6 +103,7 @@ class SqliteJournal:
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="dualtrack-journal-reads")
         self._read_connection = connect(path, readonly=True)
         self._writer = Writer(connection, observe_commit, self._measure, self._make_room)
+        self.models = SqliteModels(self._write, self._read)
 
     # --- the hot path -------------------------------------------------------------------------------------------
 
@@ -575,6 +577,10 @@ class SqliteJournal:
             await future
         except (sqlite3.Error, OSError) as error:
             raise self._renamed(error) from error
+
+    async def _write(self, step: Callable[[sqlite3.Connection], T]) -> T:
+        result: T = await self._guard(self._writer.run(step, synced=True))
+        return result
 
     async def _guard(self, work: "Any") -> Any:
         try:

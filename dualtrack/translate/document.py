@@ -40,6 +40,14 @@ def parse(body: bytes) -> Document:
     return document
 
 
+def parse_answer(body: bytes) -> Document:
+    """Read the answer to a write; an empty object for what tells nothing, such as Databricks' `200 OK` (facts B6)."""
+    try:
+        return parse(body)
+    except MalformedError:
+        return {}
+
+
 def parse_inner(value: str) -> JSON:
     """Read JSON that travels inside a string. Its keys are the user's own and stay as they are spelled."""
     return _read(value.encode(errors="surrogatepass"))

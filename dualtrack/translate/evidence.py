@@ -51,10 +51,10 @@ def remaining(reading: Reading, observed: Observed) -> Document | None:
     if listed is None:
         return None
     data = field(observed.entity, "run", "data")
-    points = {key: {_point(point) for point in history} for key, history in observed.histories.items()}
+    points = {key: {point(each) for each in history} for key, history in observed.histories.items()}
     params, tags = _pairs(field(data, "params")), _pairs(field(data, "tags"))
     body: Document = {
-        "metrics": [m for m in listed.metrics if _point(m) in points.get(text(m.get("key")), ())],
+        "metrics": [m for m in listed.metrics if point(m) in points.get(text(m.get("key")), ())],
         "params": [p for p in listed.params if _is_stored(params.get(text(p.get("key"))), text(p.get("value")))],
         "tags": [t for t in listed.tags if _is_stored(tags.get(text(t.get("key"))), text(t.get("value")))],
     }
@@ -75,7 +75,8 @@ def _is_stored(stored: str | None, sent: str) -> bool:
     return stored == sent or (len(stored) >= _TRUNCATED and sent.startswith(stored))
 
 
-def _number(value: JSON) -> float | None:
+def number(value: JSON) -> float | None:
+    """Read a number as a server keeps it, however it is spelled; None for NaN."""
     try:
         number = float(value) if isinstance(value, (str, int, float)) else 0.0
     except ValueError:
@@ -86,8 +87,9 @@ def _number(value: JSON) -> float | None:
     return max(-1.7976931348623157e308, min(1.7976931348623157e308, number)) if number == number else None  # noqa: PLR0124
 
 
-def _point(metric: Document) -> tuple[float | None, ...]:
-    return tuple(_number(metric.get(name, 0)) for name in ("step", "timestamp", "value"))
+def point(metric: Document) -> tuple[float | None, ...]:
+    """What makes a point of one metric's history the same as another."""
+    return tuple(number(metric.get(name, 0)) for name in ("step", "timestamp", "value"))
 
 
 def _run_update(document: Document, entity: Document) -> bool:

@@ -181,7 +181,7 @@ async def test_azure_shapes_the_errors_of_the_real_server(azureml: Client) -> No
     assert "0" * 32 in answer["Error"]["Message"]
 
 
-@pytest.mark.parametrize("prefix", ["", "/mlflow/v2.0", AZURE + "x", "/mlflow/v1.0" + DEFAULT_SCOPE])
+@pytest.mark.parametrize("prefix", ["", "/mlflow/v2.0", AZURE + "x", "/mlflow/v3.0" + DEFAULT_SCOPE])
 async def test_azure_knows_no_other_path(azureml: Client, prefix: str) -> None:
     base = azureml.base.removesuffix(AZURE)
 

@@ -64,7 +64,7 @@ async def test_killed_at_random_instants_both_sides_are_equal(
     stored = await points(a, experiment)
     lost = [point for point in acknowledged if (point["run_id"], point["step"]) not in stored]
     assert lost == []
-    assert (await b.control.duplicates())["runs"] == 0
+    assert not any((await b.control.duplicates()).values())
 
 
 async def points(side: Workspace, experiment: str) -> set[tuple[str, int]]:
@@ -119,7 +119,7 @@ async def test_killed_between_the_primary_and_the_answer(
     assert in_doubt == 1
     if what in {"experiment", "model"}:
         assert await mirrored(b, name) == 1
-    assert (await b.control.duplicates())["runs"] == 0
+    assert not any((await b.control.duplicates()).values())
 
 
 async def made(a: Workspace, experiment: str, name: str, what: str) -> int:
@@ -184,7 +184,7 @@ async def test_a_create_whose_answer_was_lost_is_mirrored_once(proxy: Running, a
     assert (lost.status, lost.code, repeated.status) == (503, "TEMPORARILY_UNAVAILABLE", 200)
     assert await proxy.differences(experiment, b) == []
     assert len(await b.writes("runs/create", accepted=True)) == 2
-    assert (await b.control.duplicates())["runs"] == 0
+    assert not any((await b.control.duplicates()).values())
 
 
 async def test_a_write_in_doubt_keeps_its_place(proxy: Running, a: Workspace, b: Workspace) -> None:

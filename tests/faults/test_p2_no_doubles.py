@@ -6,7 +6,7 @@ whole run. Afterwards both sides are equal, and no run was made twice.
 
 import contextlib
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -19,89 +19,9 @@ from dualtrack.demo.compare import MODEL_MARK
 from dualtrack.demo.servers import MlflowServer
 from dualtrack.emulators.faults import Action, BlackHole, Body, DropAfter, DropBefore, Refuse, Rule
 from dualtrack.translate.operations import OPERATIONS
-from tests.support.flow import Launcher, Running, Workspace, unique, workspace
+from tests.support.flow import Launcher, Running, Workspace, workspace
 from tests.support.servers import call
-
-DATASET = {"name": "iris", "digest": "d1", "source_type": "local", "source": "{}"}
-HISTORY = '{"artifact_path": "model", "flavors": {}, "run_id": "%s", "utc_time_created": "2026-11-20 10:00:00.000000"}'
-
-
-class Place:
-    """What operations need: an experiment and a run on both sides already, and on demand a logged model."""
-
-    def __init__(self, proxy: Running, experiment: str, run: str) -> None:
-        self.proxy = proxy
-        self.experiment = experiment
-        self.run = run
-        self.model = ""
-
-    async def post(self, path: str, **body: Any) -> Any:
-        return await self.proxy.post(path, **body)
-
-    async def of_run(self, path: str, **body: Any) -> Any:
-        return await self.post(f"runs/{path}", run_id=self.run, **body)
-
-    async def of_experiment(self, path: str, **body: Any) -> Any:
-        return await self.post(f"experiments/{path}", experiment_id=self.experiment, **body)
-
-    async def create_model(self) -> None:
-        body = {"experiment_id": self.experiment, "name": "model", "source_run_id": self.run}
-        self.model = (await self.post("logged-models", **body))["model"]["info"]["model_id"]
-
-    async def of_model(self, method: str, path: str = "", **body: Any) -> None:
-        reply = await self.proxy.call(method, f"logged-models/{self.model}{path}", {"model_id": self.model, **body})
-        assert reply.status == 200, reply
-
-
-Step = Callable[[Place], Awaitable[Any]]
-
-TAG = {"key": "k", "value": "v"}
-# per operation: what has to be there before, and the write whose answer is lost
-STEPS: dict[str, tuple[Step | None, Step]] = {
-    "createExperiment": (None, lambda at: at.post("experiments/create", name=unique())),
-    "updateExperiment": (None, lambda at: at.of_experiment("update", new_name=unique())),
-    "deleteExperiment": (None, lambda at: at.of_experiment("delete")),
-    "restoreExperiment": (lambda at: at.of_experiment("delete"), lambda at: at.of_experiment("restore")),
-    "setExperimentTag": (None, lambda at: at.of_experiment("set-experiment-tag", **TAG)),
-    "deleteExperimentTag": (
-        lambda at: at.of_experiment("set-experiment-tag", **TAG),
-        lambda at: at.of_experiment("delete-experiment-tag", key="k"),
-    ),
-    "createRun": (None, lambda at: at.post("runs/create", experiment_id=at.experiment, start_time=5)),
-    "updateRun": (None, lambda at: at.of_run("update", status="FINISHED", end_time=9)),
-    "deleteRun": (None, lambda at: at.of_run("delete")),
-    "restoreRun": (lambda at: at.of_run("delete"), lambda at: at.of_run("restore")),
-    "logMetric": (None, lambda at: at.of_run("log-metric", key="loss", value=1, timestamp=1, step=1)),
-    "logParam": (None, lambda at: at.of_run("log-parameter", **TAG)),
-    "setTag": (None, lambda at: at.of_run("set-tag", **TAG)),
-    "logBatch": (
-        None,
-        lambda at: at.of_run(
-            "log-batch",
-            metrics=[{"key": "loss", "value": 2, "timestamp": 2, "step": 2}],
-            params=[{"key": "p", "value": "1"}],
-            tags=[{"key": "t", "value": "1"}],
-        ),
-    ),
-    "deleteTag": (lambda at: at.of_run("set-tag", **TAG), lambda at: at.of_run("delete-tag", key="k")),
-    "logInputs": (None, lambda at: at.of_run("log-inputs", datasets=[{"dataset": DATASET, "tags": [TAG]}])),
-    "logOutputs": (Place.create_model, lambda at: at.of_run("outputs", models=[{"model_id": at.model, "step": "1"}])),
-    "logModel": (None, lambda at: at.of_run("log-model", model_json=HISTORY % at.run)),
-    "createLoggedModel": (None, Place.create_model),
-    "finalizeLoggedModel": (Place.create_model, lambda at: at.of_model("PATCH", status="LOGGED_MODEL_READY")),
-    "logLoggedModelParams": (Place.create_model, lambda at: at.of_model("POST", "/params", params=[TAG])),
-    "setLoggedModelTags": (Place.create_model, lambda at: at.of_model("PATCH", "/tags", tags=[TAG])),
-    "deleteLoggedModelTag": (
-        lambda at: in_turn(at, Place.create_model, lambda at: at.of_model("PATCH", "/tags", tags=[TAG])),
-        lambda at: at.of_model("DELETE", "/tags/k"),
-    ),
-    "deleteLoggedModel": (Place.create_model, lambda at: at.of_model("DELETE")),
-}
-
-
-async def in_turn(at: Place, *steps: Step) -> None:
-    for step in steps:
-        await step(at)
+from tests.support.steps import STEPS, Place, doubles
 
 
 @pytest.fixture
@@ -155,7 +75,7 @@ async def test_an_answer_that_is_lost_repeats_nothing(at: Place, b: Workspace, o
 
     assert differences == []
     await assert_models_equal(at, b)
-    assert (await b.control.duplicates())["runs"] == 0
+    assert await doubles(b) == {}
     assert "drop_after" in {entry["fault"] for entry in (await b.control.log())[seen:]}
     assert not (await at.proxy.admin.call("GET", "/api/v1/parked")).json["parked"]
 
@@ -194,7 +114,7 @@ async def test_trouble_repeats_nothing_and_loses_nothing(
     await proxy.log_run(experiment)
 
     assert await proxy.differences(experiment, b) == []
-    assert (await b.control.duplicates())["runs"] == 0
+    assert await doubles(b) == {}
     assert {entry["path"].rpartition("/")[2] for entry in await b.control.log() if entry["fault"]} == {
         path.rpartition("/")[2] for path in paths
     }
@@ -225,7 +145,7 @@ async def test_a_read_that_runs_out_repeats_nothing(launch: Launcher, a: Workspa
     await proxy.log_run(experiment)
 
     assert await proxy.differences(experiment, b) == []
-    assert (await b.control.duplicates())["runs"] == 0
+    assert await doubles(b) == {}
 
 
 async def test_an_attempt_that_takes_too_long_repeats_nothing(launch: Launcher, a: Workspace, b: Workspace) -> None:
@@ -235,7 +155,7 @@ async def test_an_attempt_that_takes_too_long_repeats_nothing(launch: Launcher, 
     await proxy.log_run(experiment)
 
     assert await proxy.differences(experiment, b) == []
-    assert (await b.control.duplicates())["runs"] == 0
+    assert await doubles(b) == {}
 
 
 @contextmanager
@@ -265,9 +185,4 @@ async def test_a_connection_that_is_not_made_in_time_repeats_nothing(
         await proxy.until(has_failed)
     async with workspace("b", mlflow_secondary, session, port) as b:
         assert await proxy.differences(experiment, b) == []
-        assert (await b.control.duplicates()) == {
-            "metric_points": 0,
-            "runs": 0,
-            "metric_point_examples": [],
-            "run_examples": [],
-        }
+        assert await doubles(b) == {}

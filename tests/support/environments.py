@@ -29,7 +29,13 @@ CLIENTS: dict[str, tuple[str, ...]] = {
     "3.1": ("mlflow-skinny>=3.1.4,<3.2", *_MODELS),  # logged models, but not yet what 3.4 brought
     CURRENT: (),  # the tests' own, the newest that there was when their environment was made
 }
-_IMPORTS = "import matplotlib, mlflow.pyfunc, mlflow.sklearn, pandas, PIL"
+# The clouds' own clients, for tests of what they do against the emulators.
+VENDORS: dict[str, tuple[str, ...]] = {
+    "azureml": ("azureml-mlflow>=1.62.0.post6",),  # it wants the mlflow-skinny that it was made for
+}
+_IMPORTS = dict.fromkeys(CLIENTS, "import matplotlib, mlflow.pyfunc, mlflow.sklearn, pandas, PIL") | {
+    "azureml": "import mlflow, azureml.mlflow",
+}
 _MAKING_SECONDS = 1200
 
 
@@ -39,7 +45,7 @@ class EnvironmentFailedError(RuntimeError):
 
 def client_python(version: str, folder: Path | None = None) -> Path:
     """Give the python of a client's environment, made if need be; raise `EnvironmentFailedError`."""
-    requirements = CLIENTS[version]
+    requirements = (CLIENTS | VENDORS)[version]
     if not requirements:
         return _current()
     folder = folder or Path(sys.prefix) / "clients"
@@ -47,7 +53,7 @@ def client_python(version: str, folder: Path | None = None) -> Path:
     if not place.exists():
         with _locked(folder / f".{place.name}.lock"):
             if not place.exists():
-                _make(place, requirements)
+                _make(place, requirements, _IMPORTS[version])
     return _python(place)
 
 
@@ -72,14 +78,14 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _make(place: Path, requirements: tuple[str, ...]) -> None:
+def _make(place: Path, requirements: tuple[str, ...], imports: str) -> None:
     """Make it beside its place, and move it there when it works: what is there is whole."""
     aside = place.with_name(f".{place.name}.made")
     shutil.rmtree(aside, ignore_errors=True)
     python = str(_python(aside))
     _run(sys.executable, "-m", "venv", str(aside))
     _run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements)
-    _run(python, "-c", _IMPORTS)
+    _run(python, "-c", imports)
     aside.rename(place)  # nothing in it is called by its path but scripts, which nobody uses
 
 
@@ -96,7 +102,7 @@ def _python(place: Path) -> Path:
 
 
 def main() -> None:
-    for version in CLIENTS:
+    for version in CLIENTS | VENDORS:
         print(f"client {version}: {client_python(version)}", flush=True)
 
 

@@ -122,8 +122,11 @@ class Workspace:
         return web.json_response({"experiments": [{"experiment_id": "0"}]})
 
 
-def certified(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Make a certificate for localhost; answer what serves by it and who trusts it. Writes cert.pem and both.pem."""
+def certified(folder: Path, *hosts: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Make a certificate for localhost and `hosts`; give what serves by it and who trusts it.
+
+    Writes cert.pem, which is all that one has to trust, and both.pem, with the key.
+    """
     key = rsa.generate_private_key(65537, 2048)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.now(UTC)
@@ -131,7 +134,9 @@ def certified(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
         .not_valid_before(now - timedelta(days=1))
         .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.DNSName(host) for host in ("localhost", *hosts)]), critical=False
+        )
         .sign(key, hashes.SHA256())
     )
     public = certificate.public_bytes(serialization.Encoding.PEM)

@@ -2,6 +2,7 @@
 
 import re
 import sqlite3
+import ssl
 import urllib.request
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
@@ -70,13 +71,13 @@ def call(base: str, path: str, body: dict[str, Any], token: str = "") -> dict[st
 
 
 @asynccontextmanager
-async def emulating(settings: Settings) -> AsyncIterator[str]:
+async def emulating(settings: Settings, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
     """Serve an emulator in this event loop, on a free loopback port; give its address."""
     runner = web.AppRunner(make_app(settings), shutdown_timeout=2)
     await runner.setup()
     try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+        yield f"{'https://localhost' if tls else 'http://127.0.0.1'}:{runner.addresses[0][1]}"
     finally:
         await runner.cleanup()
 
