@@ -38,11 +38,8 @@ from dualtrack.emulators.azureml import DEFAULT_SCOPE
 from dualtrack.errors import StartError
 
 EXPERIMENT = "/Shared/dualtrack-demo"
-# What each emulated workspace is strict about: its own protocol for files, and what the service does not hold or know.
-WORKSPACES = {
-    "databricks": ("--files", "files-api"),
-    "azureml": ("--own-files", "--limits", "--no-logged-models"),
-}
+# What each emulated workspace is like: strict is all that the service does and a plain server does not.
+WORKSPACES = {"databricks": ("--strict",), "azureml": ("--strict",)}
 WORKSPACE = "/mlflow/v2.0" + DEFAULT_SCOPE
 TRAIN_SECONDS = 600
 DRAIN_SECONDS = 60

@@ -15,6 +15,7 @@ from dualtrack.emulators.azureml import DEFAULT_SCOPE, AzureML
 from dualtrack.emulators.azureml_artifacts import AzureArtifacts
 from dualtrack.emulators.databricks import Databricks
 from dualtrack.emulators.databricks_files import Choices, DatabricksFiles
+from dualtrack.emulators.faults import Refuse, Rule
 from dualtrack.emulators.tracking import Settings
 from tests.support.servers import call, emulating
 
@@ -105,6 +106,18 @@ async def test_the_history_of_azureml_and_its_signed_urls(mlflow_secondary: Mlfl
     assert files.pop("hollow").sha256 == "registered, without content"
     assert_holds(files, TREE)
     assert found.models == ()
+
+
+async def test_a_workspace_that_is_asked_too_fast_is_asked_again(mlflow_secondary: MlflowServer) -> None:
+    run, _ = await asyncio.to_thread(made, mlflow_secondary)
+    rules = (Rule(action=Refuse(status=429), first=3),)
+    async with emulating(
+        Settings(upstream=mlflow_secondary.url, token=TOKEN, dialect=Databricks(), rules=rules)
+    ) as url:
+        side = Side(name="databricks", url=url, token=TOKEN)
+        found = await asyncio.to_thread(read, side, lambda _: False)
+
+    assert run in {each.run_id for each in found.runs}
 
 
 async def test_what_a_workspace_refuses_ends_the_reading(mlflow_secondary: MlflowServer) -> None:
