@@ -1,8 +1,8 @@
 """What the model registry of an Azure ML workspace refuses (facts/backends A8, checklist item 16).
 
 Models are created, read and searched by name, and versions come from artifacts of this workspace: a run's, or a local
-folder's that was uploaded as one. (choice) A rename and the delete of a model are refusals that have a reason, or 404 as
-for an endpoint that is not there; a source may be `runs:/…`; nothing is known of aliases, which pass.
+folder's that was uploaded as one. (choice) A rename and the delete of a model are refusals that have a reason, or 404
+as for an endpoint that is not there; a source may be `runs:/…`; nothing is known of aliases, which pass.
 """
 
 import re
@@ -26,7 +26,7 @@ BY_RUN: Final = re.compile(r"runs:/([^/]+)/.+")
 
 
 class Registry:
-    """The rules of one workspace's registry. `says_why`: renames and deletes are 400 with a reason, else an empty 404."""
+    """The rules of one workspace's registry. `says_why`: renames and deletes are a 400, else an empty 404."""
 
     def __init__(self, scope: Scope, *, says_why: bool = True) -> None:
         self._says_why = says_why
