@@ -64,7 +64,13 @@ class SameRunIds:
 
 
 def _upsert(run_id: str, asked: Document, tags: Mapping[str, str]) -> Document:
-    document: Document = {"runId": run_id, "status": "Running", "tags": dict[str, JSON](tags), "properties": {}}
+    document: Document = {
+        "runId": run_id,
+        "status": "Running",
+        "startTimeUtc": _at(asked),  # of the vendor's CreateRun (azureml-mlflow 1.62)
+        "tags": dict[str, JSON](tags),
+        "properties": {},
+    }
     if name := asked.get("run_name"):
         document["displayName"] = name
     if parent := tags.get("mlflow.parentRunId"):
@@ -73,5 +79,9 @@ def _upsert(run_id: str, asked: Document, tags: Mapping[str, str]) -> Document:
 
 
 def _started(run_id: str, asked: Document) -> Document:
-    at = datetime.fromtimestamp(int(str(asked.get("start_time") or 0)) / 1000, UTC).isoformat()
+    at = _at(asked)
     return {"timestamp": at, "name": _START, "data": {"RunId": run_id, "StartTime": at}}
+
+
+def _at(asked: Document) -> str:
+    return datetime.fromtimestamp(int(str(asked.get("start_time") or 0)) / 1000, UTC).isoformat()

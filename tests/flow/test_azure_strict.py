@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pytest
 from aiohttp import ClientSession
 
+from dualtrack.core.ids import EntityKind
 from dualtrack.demo.compare import Side
 from dualtrack.demo.servers import MlflowServer
 from dualtrack.emulators.azureml_artifacts import AzureArtifacts
@@ -13,6 +14,7 @@ from dualtrack.emulators.azureml_scope import DEFAULT_SCOPE
 from dualtrack.emulators.azureml_workspace import STRICT, settings_of
 from dualtrack.emulators.faults import DropAfter, Rule
 from dualtrack.emulators.tokens import Tokens
+from dualtrack.translate.document import field, objects
 from tests.support.files import put, run_root
 from tests.support.flow import SECRETS, Json, Launcher, Workspace
 from tests.support.servers import Control, emulating
@@ -74,3 +76,40 @@ async def test_a_lost_answer_is_made_up_for(launch: Launcher, a: Workspace, azur
     assert azure.files() == {"f/a.txt": b"content"}
     assert (await proxy.backend())["parked"] == 0
     assert doubles["runs"] == 0
+
+
+SAME: Json = {"backends": {"b": {"kind": "azureml", "run_ids": "same"}}}
+
+
+@pytest.mark.parametrize("path", ["", r"/runs/[^/]+$", r"/events$", r"runs/get$"], ids=str)
+async def test_a_run_has_the_primary_s_id_if_it_is_told_to(
+    launch: Launcher, a: Workspace, azure: Strict, path: str
+) -> None:
+    """Made through the workspace's run history, with its name, its start and its parent; repeated, it is one run."""
+    proxy = await launch(a, azure, **SAME)
+    experiment_id = await proxy.create_experiment()
+    await proxy.drained()
+    if path:
+        await azure.control.set_faults(Rule(path=path, first=2, action=DropAfter()))
+    parent = await proxy.create_run(experiment_id, run_name="above", start_time=5000)
+    tags = [{"key": "mlflow.parentRunId", "value": parent}]
+    child = await proxy.create_run(experiment_id, run_name="below", tags=tags)
+    await proxy.log_metric(child)
+    await put(proxy, await run_root(proxy, child), "a.txt", b"1")
+    await proxy.finish(child)
+    await proxy.drained()
+    await azure.control.clear_faults()
+    there = proxy.app.readers["b"]
+    above, below = [await there.get(EntityKind.RUN, run_id) for run_id in (parent, child)]
+    assert above is not None
+    assert below is not None
+
+    assert field(above, "run", "info", "run_name") == "above"
+    assert field(above, "run", "info", "start_time") == 5000
+    assert field(below, "run", "info", "status") == "FINISHED"
+    assert {"key": "mlflow.parentRunId", "value": parent} in objects(field(below, "run", "data", "tags"))
+    assert [item["key"] for item in objects(field(below, "run", "data", "metrics"))] == ["loss"]
+    assert list(azure.files()) == ["a.txt"]
+    assert not [seen for seen in await azure.control.log() if seen["path"].endswith("/runs/create")]
+    assert (await azure.control.duplicates())["runs"] == 0
+    assert (await proxy.backend())["parked"] == 0

@@ -3,9 +3,9 @@
 import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 from uuid import uuid4
 
 import orjson
@@ -18,11 +18,16 @@ from dualtrack.config import parse
 from dualtrack.core.exchange import Answer, Call
 from dualtrack.core.limits import BATCH_LIMITS, LENGTHS, BatchLimits, Lengths
 from dualtrack.demo.servers import MlflowServer
-from dualtrack.emulators.azureml import DEFAULT_SCOPE, AzureML
-from dualtrack.emulators.azureml_artifacts import AzureArtifacts
+from dualtrack.emulators.azureml_scope import DEFAULT_SCOPE
+from dualtrack.emulators.azureml_workspace import STRICT as AZUREML
+from dualtrack.emulators.azureml_workspace import settings_of
+from dualtrack.emulators.databricks import STRICT as DATABRICKS
 from dualtrack.emulators.databricks import Databricks
+from dualtrack.emulators.databricks_doors import Doors, Several
 from dualtrack.emulators.databricks_files import Choices, DatabricksFiles
-from dualtrack.emulators.tracking import Dialect, Plain, Settings, Site
+from dualtrack.emulators.databricks_tree import Tree
+from dualtrack.emulators.tokens import Tokens
+from dualtrack.emulators.tracking import Settings
 from dualtrack.metrics import Metrics
 from dualtrack.reconcile.reader import Reader
 from dualtrack.translate.mlflow import API
@@ -33,16 +38,28 @@ TOKEN = "of-this-kind"
 KINDS = ("mlflow", "databricks", "azureml")
 PAGES = {"mlflow": 25_000, "databricks": 25_000, "azureml": 999}
 
-Front: TypeAlias = Callable[[], tuple[Dialect, Site | None, str]]
-# what the workspace is, what keeps its files, and its path
-FRONTS: dict[str, Front] = {
-    "mlflow": lambda: (Plain(), None, ""),
-    "databricks": lambda: (Databricks(), DatabricksFiles(Choices(rewrites=True)), ""),
-    "azureml": lambda: (
-        AzureML(has_logged_models=False, has_limits=True),
-        AzureArtifacts(DEFAULT_SCOPE),
-        f"/mlflow/v2.0{DEFAULT_SCOPE}",
-    ),
+
+def _plain(upstream: str, tokens: Tokens) -> Settings:
+    return Settings(upstream=upstream, tokens=tokens)
+
+
+def _databricks(upstream: str, tokens: Tokens) -> Settings:
+    tree = Tree(("demo@example.com",))
+    site = Several(Doors(tokens, tree, {}), DatabricksFiles(Choices(rewrites=True)))
+    # its rates are kept by our own calls, and would make this slow
+    dialect = Databricks(terms=replace(DATABRICKS, rates=0.0), tree=tree)
+    return Settings(upstream=upstream, tokens=tokens, dialect=dialect, site=site)
+
+
+def _azureml(upstream: str, tokens: Tokens) -> Settings:
+    return settings_of(AZUREML, upstream=upstream, tokens=tokens)
+
+
+# what the workspace is, as strict as it can be, and its path
+FRONTS: dict[str, tuple[Callable[[str, Tokens], Settings], str]] = {
+    "mlflow": (_plain, ""),
+    "databricks": (_databricks, ""),
+    "azureml": (_azureml, f"/mlflow/v2.0{DEFAULT_SCOPE}"),
 }
 _numbers = itertools.count(1)
 
@@ -86,8 +103,8 @@ class Kind:
 
 @asynccontextmanager
 async def backend_of(kind: str, server: MlflowServer, session: ClientSession) -> AsyncIterator[Kind]:
-    dialect, site, path = FRONTS[kind]()
-    settings = Settings(upstream=server.url, token=TOKEN, dialect=dialect, site=site)
+    settings_for, path = FRONTS[kind]
+    settings = settings_for(server.url, Tokens(TOKEN))
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(emulating(settings))
         document = {
