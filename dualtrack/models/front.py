@@ -9,7 +9,8 @@ that an MLflow 3 client can log a model there, and mirroring, settling and readi
     model-versions/create     a version's source is the folder of the run; on Databricks it is the model's own root,
                               because its workspace registry takes no `models:/m-…` (facts B8)
 
-Whether the backend lacks them is asked once, by the first call that needs to know. Nothing else is read on its way.
+Whether the backend lacks them is seen when it refuses the first such call for having no such route, and is then asked
+for once more. Nothing else is read on its way.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from typing import Final, TypeAlias
 from dualtrack.core.exchange import JSON, Answer, Call, Document
 from dualtrack.core.ids import EntityKind
 from dualtrack.core.routes import Match, classify
+from dualtrack.core.verdict import lacks_route
 from dualtrack.errors import RejectedError
 from dualtrack.models.documents import (
     RefusedError,
@@ -90,6 +92,7 @@ class ModelFront:
         self._now = now
         self._new_id = new_id
         self._spells_sources = spells_sources
+        self._has_models: bool | None = None
         self.name = backend.name
 
     def stream(
@@ -151,12 +154,25 @@ class ModelFront:
         if operation == "createModelVersion" and self._spells_sources:
             return True
         if operation in _BEGINNINGS:
-            return not await self._looker.has_models()
-        return await self._shelf.is_used() or (operation in _OF_MODELS and not await self._looker.has_models())
+            return self._has_models is not True
+        return (operation in _OF_MODELS and self._has_models is False) or await self._shelf.is_used()
+
+    async def _from_backend(self, asked: Asked) -> Said | None:
+        """Let the backend answer, if it may know logged models; None from when on it is known not to."""
+        if self._has_models is False:
+            return None
+        said = await asked.passed(asked.body)
+        if not _lacks_route(said):
+            self._has_models = True if said.status < 300 else self._has_models
+            return said
+        self._has_models = await self._looker.has_models()
+        return said if self._has_models else None
 
     # --- models ---------------------------------------------------------------------------------------------------
 
     async def create(self, asked: Asked) -> Said:
+        if (said := await self._from_backend(asked)) is not None:
+            return said
         name = name_of(asked.document)
         run_root = await self._run_root(text(asked.document.get("source_run_id")))
         model_id = f"m-{self._new_id()}"
@@ -204,8 +220,8 @@ class ModelFront:
         return _ok({"model": document})
 
     async def _elsewhere(self, asked: Asked) -> Said:
-        if await self._looker.has_models():
-            return await asked.passed(asked.body)
+        if (said := await self._from_backend(asked)) is not None:
+            return said
         raise RefusedError(404, _GONE, f"Logged model with ID '{_model_id(asked)}' not found.")
 
     async def _whole(self, models: list[KeptModel]) -> list[Document]:
@@ -215,6 +231,8 @@ class ModelFront:
         ]
 
     async def find(self, asked: Asked) -> Said:
+        if (said := await self._from_backend(asked)) is not None:
+            return said
         experiment_ids = asked.document.get("experiment_ids")
         named = [text(item) for item in experiment_ids] if isinstance(experiment_ids, list) else []
         models = await self._shelf.models(named)
@@ -408,6 +426,16 @@ def _refusal(error: RefusedError | MalformedError) -> Said:
 def _reworded(whole: Whole, body: bytes) -> Whole:
     kept = tuple((name, value) for name, value in whole.headers if name.lower() not in {"content-length", "etag"})
     return replace(whole, headers=kept, body=body)
+
+
+def _lacks_route(said: Said) -> bool:
+    if said.status != 404:
+        return False
+    try:
+        code = text(parse(said.body).get("error_code"))
+    except MalformedError:  # a web page
+        return True
+    return lacks_route(Answer(status=404, error_code=code))
 
 
 def _id(item: Document) -> str:
