@@ -172,10 +172,10 @@ async def test_a_workspace_that_throttles_gets_everything_once(
 ) -> None:
     """Its rates, scaled down until they are felt; a refusal says when to come back, by seconds or date, or does not."""
     a = await servers.cloud("a", AZURE)
-    b = await servers.cloud("b", DATABRICKS, terms=replace(STRICT, rates=0.15, tells=tells))
+    b = await servers.cloud("b", DATABRICKS, terms=replace(STRICT, rates=0.05, tells=tells))
     pair = Pair(await launch(a, b), a, b)
     at = await pair.place()
-    runs = [await pair.log(at.experiment) for _ in range(5)]
+    runs = [await pair.log(at.experiment) for _ in range(3)]
     await pair.proxy.drained(60)
 
     await pair.assert_same(at.experiment, *runs)
