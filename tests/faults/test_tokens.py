@@ -16,6 +16,7 @@ from aiohttp import ClientSession
 
 from dualtrack.app import check_online
 from dualtrack.demo.servers import MlflowServer
+from dualtrack.emulators.databricks import BAD_TOKEN, Databricks
 from tests.support.clouds import (
     AZURE,
     CLIENT,
@@ -101,8 +102,15 @@ async def test_tokens_end_and_nobody_notices(clouds: dict[str, Cloud], launch: L
     assert [await refusals(cloud) for cloud in clouds.values()] == [[], []]
 
 
-async def test_tokens_that_are_taken_back_are_replaced(clouds: dict[str, Cloud], launch: Launcher) -> None:
-    """Nothing says so beforehand: one call of each side is refused, and repeated with a new token."""
+@pytest.mark.parametrize("status", BAD_TOKEN)
+async def test_tokens_that_are_taken_back_are_replaced(clouds: dict[str, Cloud], launch: Launcher, status: int) -> None:
+    """Nothing says so beforehand: one call of each side is refused, and repeated with a new token.
+
+    However Databricks says it: by 401, or by 403 or 400 with words that mean it.
+    """
+    rules = clouds[DATABRICKS].rules
+    assert isinstance(rules, Databricks)
+    rules.terms = replace(rules.terms, bad_token=status)
     proxy = await launch(*clouds.values())
     experiment = await proxy.create_experiment(clouds[DATABRICKS].name_experiment())
     run_id = await proxy.create_run(experiment)
