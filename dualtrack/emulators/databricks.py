@@ -91,9 +91,9 @@ class Databricks(Plain):
         if call.method == "POST" and call.path == "/api/2.0/workspace/mkdirs":
             return self._refused(self.tree.make(str(call.document.get("path", "")))) or Reply(status=200, document={})
         if self._limits is not None:
-            refusal = self._limits.refusal(call.path, call.document, call.query, call.size)
-            if refusal is not None:
-                return self.error(400, "INVALID_PARAMETER_VALUE", refusal)
+            refused = self._refused(self._limits.refusal(call.path, call.document, call.query, call.size))
+            if refused is not None:
+                return refused
         return self._named(call) or self._about_folder(call) or self._registered(call)
 
     def _named(self, call: Call) -> Reply | Changed | None:

@@ -20,8 +20,9 @@ from dualtrack.core.limits import Lengths
 from dualtrack.translate.document import MalformedError, objects, parse, parse_inner, text, write
 
 _HASH = 8
-# Azure ML: `FieldName=Parameters, Limit=200, Size=210` (facts A7)
-_OVER_COUNT = re.compile(r"\bLimit=\d+")
+# Azure ML: `FieldName=Parameters, Limit=200, Size=210` (facts A7). Databricks: `… exceeded maximum allowed number of
+# logged model metrics per logged model: 1000. To raise this quota please contact …` (mlflow#20715)
+_OVER_COUNT = re.compile(r"\bLimit=\d+|\bexceeded maximum allowed number of\b")
 _JSON = re.compile(r"\s*[\[{]")
 
 

@@ -103,9 +103,14 @@ def test_whatever_is_sent_fits_and_whatever_does_not_is_told(pairs: list[tuple[s
     assert all((tag["key"], tag["value"]) in told for tag in tags if tag not in untouched)
 
 
-def test_a_backend_that_counts_is_understood() -> None:
-    reason = "HTTP 400 INVALID_PARAMETER_VALUE FieldName=Parameters, Limit=200, Size=201"
-
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "HTTP 400 INVALID_PARAMETER_VALUE FieldName=Parameters, Limit=200, Size=201",
+        "HTTP 400 BAD_REQUEST Unable to log …, exceeded maximum allowed number of logged model metrics per …: 1000.",
+    ],
+)
+def test_a_backend_that_counts_is_understood(reason: str) -> None:
     assert is_over_count(reason)
     assert not is_over_count("HTTP 400 INVALID_PARAMETER_VALUE Invalid value for LimitOrder")
     assert over_count("param", {"key": "p", "value": "1"}, reason).detail == f"param 'p': {reason}"
