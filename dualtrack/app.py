@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
+from uuid import uuid4
 
 import structlog
 from aiohttp import web
@@ -36,6 +37,7 @@ from dualtrack.backends.auth import (
     bearer,
     make_credential,
 )
+from dualtrack.backends.azureml_runs import SameRunIds
 from dualtrack.backends.http import HttpBackend
 from dualtrack.backends.online import look
 from dualtrack.backends.signed import SignedStorage
@@ -51,12 +53,13 @@ from dualtrack.config_model import (
     Kind,
     NoAuth,
     OnLimit,
+    RunIds,
     TokenAuth,
 )
 from dualtrack.core import breaker as breakers
 from dualtrack.core.azure import DATABRICKS_SCOPE, PUBLIC, cloud_of
 from dualtrack.core.exchange import Call
-from dualtrack.core.limits import BATCH_LIMITS, CREATE_TAGS, LENGTHS, RATES
+from dualtrack.core.limits import BATCH_LIMITS, CREATE_TAGS, LENGTHS, RATES, RUN_TAGS
 from dualtrack.core.routes import ROUTES, Goes
 from dualtrack.core.verdict import RetryPolicy
 from dualtrack.delivery.dispatcher import Dispatcher
@@ -67,6 +70,8 @@ from dualtrack.delivery.worker import Policy, Worker
 from dualtrack.errors import BackendError, JournalError, SpoolError, StartError
 from dualtrack.lifespan import Loops, background
 from dualtrack.metrics import Metrics
+from dualtrack.models.front import ModelFront
+from dualtrack.ports import Backend as AnyBackend
 from dualtrack.ports import Usage
 from dualtrack.proxy.artifacts import ArtifactRoutes, FileRules
 from dualtrack.proxy.bracket import Bracket, Mirroring
@@ -250,7 +255,7 @@ class App:
         # first what can fail: a store that is locked must leave nothing behind to close
         self.journal = self._open_journal() if config.secondaries else None
         self.backends = {name: make_backend(name, config, metrics) for name in config.backends}
-        self.primary = self.backends[config.primary]
+        self.primary: AnyBackend = self.backends[config.primary]
         self.dispatchers: dict[str, Dispatcher] = {}
         self.workers: dict[str, Worker] = {}
         self.settler: Settler | None = None
@@ -296,9 +301,9 @@ class App:
     def _build_mirroring(self, journal: SqliteJournal) -> None:
         config = self._config
         source = config.primary
-        self.readers = readers = {
-            name: Reader(self.backends[name], source, _HISTORY_PAGE[backend.kind])
-            for name, backend in config.backends.items()
+        self.primary = self._front(source, journal)
+        self.readers = readers = {name: self._reader(name, self.backends[name]) for name in config.backends} | {
+            source: self._reader(source, self.primary)
         }
         # a secondary's files are a client's business only where versions are registered there
         readable = {source, config.registry}
@@ -309,7 +314,7 @@ class App:
             self._build_delivery(name, journal, adopter, readers[name])
         if config.registry != source:
             self._registry = RegistryRelay(
-                self.backends[config.registry],
+                self._front(config.registry, journal),
                 source,
                 journal,
                 adopter,
@@ -317,6 +322,22 @@ class App:
                 config.registry_wait.total_seconds(),
                 roots if config.artifacts == "proxy" else None,
             )
+
+    def _reader(self, name: str, backend: AnyBackend) -> Reader:
+        return Reader(backend, self._config.primary, _HISTORY_PAGE[self._config.backends[name].kind])
+
+    def _front(self, name: str, journal: SqliteJournal) -> ModelFront:
+        """The backend that clients' calls go to, with logged models whether it has them or not."""
+        backend = self.backends[name]
+        return ModelFront(
+            backend,
+            journal.models,
+            self._reader(name, backend),
+            self._client_stores[name],
+            self._clock.now,
+            lambda: uuid4().hex,
+            spells_sources=self._config.backends[name].kind is Kind.DATABRICKS,
+        )
 
     def _build_delivery(self, name: str, journal: SqliteJournal, adopter: WholeAdopter, reader: Reader) -> None:
         config, backend = self._config, self._config.backends[name]
@@ -334,7 +355,8 @@ class App:
             workers=delivery.workers,
         )
         journal.on_due(dispatcher.wake)
-        fitter = Fitter(LENGTHS[backend.kind], skips=backend.on_limit is OnLimit.SKIP)
+        skips = backend.on_limit is OnLimit.SKIP
+        fitter = Fitter(LENGTHS[backend.kind], skips=skips, run_tags=RUN_TAGS[backend.kind])
         policy = Policy(
             source=config.primary,
             limits=BATCH_LIMITS[backend.kind],
@@ -352,8 +374,9 @@ class App:
         )
         files = Files(self._side(config.primary), self._side(name), self.spool, journal, self.metrics)
         self.dispatchers[name] = dispatcher
+        target = self.backends[name]
         self.workers[name] = Worker(
-            self.backends[name],
+            SameRunIds(target) if backend.run_ids is RunIds.SAME else target,
             journal,
             reader,
             Resolver(name, journal, adopter),
@@ -510,7 +533,7 @@ class App:
         for name, dispatcher in self.dispatchers.items():
             deadline = self._config.shutdown.deliveries.total_seconds()
             loops.start(f"deliver {name}", dispatcher.run(self.workers[name]), stop=dispatcher, deadline=deadline)
-        loops.start("version", self.versions.watch(self.primary))
+        loops.start("version", self.versions.watch(self.backends[self._config.primary]))
 
     async def _sweep(self, journal: SqliteJournal) -> None:
         """Remove, now and then, files that no entry needs any more."""

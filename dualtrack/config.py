@@ -48,6 +48,7 @@ from dualtrack.config_model import (
     NamingRule,
     NoAuth,
     OnLimit,
+    RunIds,
     Secret,
     Shutdown,
     Spool,
@@ -84,6 +85,7 @@ __all__ = [
     "TokenAuth",
     "NoAuth",
     "OnLimit",
+    "RunIds",
     "ForwardAuth",
     "AzureAuth",
     "DatabricksAuth",
@@ -398,6 +400,8 @@ def _sides(config: Config) -> Iterator[str]:
         clash = "get a suffix" if names.on_collision == "qualify" else "are parked"
         yield f"Secondary            {name}: {_described(backend)}"
         yield f"  every tracking write is repeated there; experiments {_NAMES[names.rule]}{template}, clashes {clash}"
+        if backend.run_ids is RunIds.SAME:
+            yield "  runs have the primary's ids there, by an API that its service does not call stable"
     if not config.secondaries:
         yield "Secondary            none: everything goes to the primary, and nothing is journaled"
     yield f"Registry calls       go to {config.registry}, and nowhere else"

@@ -22,6 +22,7 @@ from dualtrack.config_model import (
     ForwardAuth,
     Kind,
     NamingRule,
+    RunIds,
     Secret,
     TokenAuth,
     is_cloud_host,
@@ -387,6 +388,16 @@ def _template(_config: Config, _name: str, backend: Backend) -> Iterator[Finding
         yield Finding(where=where, message=f"is not used: the rule is `{names.rule}`", fix="write `rule: template`")
 
 
+def _run_ids(config: Config, name: str, backend: Backend) -> Iterator[Finding]:
+    if backend.run_ids is not RunIds.SAME:
+        return
+    if backend.kind is not Kind.AZUREML:
+        message = f"`same` is for Azure ML, and this backend is {backend.kind}"
+        yield Finding(where=("run_ids",), message=message, fix="remove it")
+    elif name == config.primary:
+        yield Finding(where=("run_ids",), message="is for secondaries: the primary gives the ids", fix="remove it")
+
+
 def _ca_file(_config: Config, _name: str, backend: Backend) -> Iterator[Finding]:
     if backend.ca_file is not None:
         trouble, _ = _peek(backend.ca_file)
@@ -472,4 +483,5 @@ BACKEND_RULES: tuple[BackendRule, ...] = (
     BackendRule((("auth",), ("kind",), ("url",)), _azure),
     BackendRule((("experiment_names",),), _template),
     BackendRule((("ca_file",),), _ca_file),
+    BackendRule((("run_ids",), ("kind",)), _run_ids),
 )

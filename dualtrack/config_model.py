@@ -263,6 +263,13 @@ class OnLimit(StrEnum):
     SKIP = "skip"  # left out
 
 
+class RunIds(StrEnum):
+    """Which id a mirrored run has on an Azure ML workspace."""
+
+    SERVER = "server"  # its own
+    SAME = "same"  # the primary's, through the run history API, which is not documented as stable
+
+
 class Kind(StrEnum):
     MLFLOW = "mlflow"
     DATABRICKS = "databricks"
@@ -343,6 +350,7 @@ class Backend(Model):
     # local artifact roots are on this machine's disk too; None: if the URL is loopback, where nothing else makes sense
     local_artifacts: bool | None = None
     on_limit: OnLimit = OnLimit.OVERFLOW  # nothing is lost; always recorded as a loss of the run as well
+    run_ids: RunIds = RunIds.SERVER  # `same` uses an API that is not documented as stable
     # hosts besides its own that an artifact root may name (http, ftp, hdfs); clients choose roots, so none by default
     artifact_hosts: tuple[str, ...] = ()
 

@@ -12,6 +12,7 @@ from dualtrack.core.artifact import Listed
 from dualtrack.core.entry import Entry, OpenEntry
 from dualtrack.core.exchange import Answer, Call, Document, Exchange, Observed
 from dualtrack.core.ids import BackendId, EntityKind, Ref, Twin
+from dualtrack.core.loss import LossKind
 
 
 class Clock(Protocol):
@@ -76,10 +77,23 @@ class Parking:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:
-    """What a backend cannot hold (P7): a bounded reason for counting, and the detail for people."""
+    """What a backend cannot hold (P7): for programs (`core.loss`), a reason to count by, a detail for people."""
 
+    kind: LossKind
+    item: str = ""
     reason: str
     detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedLoss:
+    """A loss as the journal keeps it: `times` so often, of the entity `key`; `loss_id` grows with each new one."""
+
+    loss_id: int
+    backend: str
+    key: str
+    loss: Loss
+    times: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -292,7 +306,68 @@ class Journal(Intake, Queue, Protocol):
 
     async def export_ids(self, after: tuple[str, str], limit: int) -> list[Twin]: ...
 
-    async def losses(self, key: str | None = None, limit: int = 100) -> list[tuple[str, str, Loss, int]]: ...
+    async def losses(
+        self, key: str | None = None, *, backend: str | None = None, before: int | None = None, limit: int = 100
+    ) -> list[RecordedLoss]:
+        """Answer what was lost, of one entity or backend if named, the newest first; `before` is where a page ended."""
+        ...
+
+
+# --- logged models that no backend keeps --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptModel:
+    """A logged model that only dualtrack knows: `document` is JSON as MLflow answers it, without metrics."""
+
+    model_id: str
+    experiment_id: str
+    root: str
+    document: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelLink:
+    """A model that went into a run (`is_input`), or came out of it at `step`."""
+
+    run_id: str
+    model_id: str
+    is_input: bool
+    step: int
+
+
+class ModelShelf(Protocol):
+    """Logged models of a primary that has none. What is written survives the power on return; `JournalError`."""
+
+    async def is_used(self) -> bool:
+        """Say whether there was ever a model; asked of the disk once."""
+        ...
+
+    async def add(self, model: KeptModel) -> bool:
+        """Keep a new model; False when its root is another one's."""
+        ...
+
+    async def model(self, model_id: str) -> KeptModel | None: ...
+
+    async def models(self, experiment_ids: Sequence[str]) -> list[KeptModel]: ...
+
+    async def change(self, model_id: str, change: Callable[[bytes], bytes]) -> KeptModel | None:
+        """Change a document, one at a time; None when it is not there. What `change` raises changes nothing."""
+        ...
+
+    async def remove(self, model_id: str) -> bool:
+        """Forget a model; its root stays taken, as its files stay where they are."""
+        ...
+
+    async def points(self, model_ids: Sequence[str]) -> dict[str, list[bytes]]: ...
+
+    async def add_points(self, points: Sequence[tuple[str, bytes]]) -> None:
+        """Keep (model id, metric as JSON); the same one again is no second one."""
+        ...
+
+    async def links(self, run_ids: Sequence[str]) -> list[ModelLink]: ...
+
+    async def link(self, links: Sequence[ModelLink]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

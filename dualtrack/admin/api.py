@@ -19,7 +19,7 @@ from dualtrack.admin.records import NoRecords, Records
 from dualtrack.admin.status import Status, StatusSource
 from dualtrack.core.ids import Twin
 from dualtrack.metrics import Metrics
-from dualtrack.ports import Parked
+from dualtrack.ports import Parked, RecordedLoss
 
 _BODY_SHOWN_BYTES: Final = 64 * 1024
 _REQUEST_BYTES: Final = 64 * 1024
@@ -36,7 +36,7 @@ _INDEX: Final = """<!doctype html>
 <li><a href="/api/v1/status">/api/v1/status</a>: backends, backlog, lag, journal
 <li><a href="/api/v1/ids">/api/v1/ids</a>, /api/v1/ids/ID: what a run, experiment or model is called on each backend
 <li><a href="/api/v1/parked">/api/v1/parked</a>, /api/v1/parked/N: writes that wait for a person
-<li><a href="/api/v1/losses">/api/v1/losses</a>: what a backend could not hold
+<li><a href="/api/v1/losses">/api/v1/losses</a>, ?key=run:ID, ?backend=NAME: what a backend could not hold
 </ul>
 """
 
@@ -110,12 +110,12 @@ def _entities(status: StatusSource, journal: Records) -> Sequence[web.RouteDef]:
         return answer({"entities": _entity_rows(twins, await status.status()), "next": last})
 
     async def losses(request: web.Request) -> web.Response:
-        rows = await journal.losses(request.query.get("key"), _limit(request))
-        shown = [
-            {"backend": backend, "key": key, "reason": loss.reason, "detail": loss.detail, "times": times}
-            for backend, key, loss, times in rows
-        ]
-        return answer({"losses": shown})
+        asked, limit = request.query, _limit(request)
+        rows = await journal.losses(
+            asked.get("key"), backend=asked.get("backend"), before=_before(request), limit=limit
+        )
+        last = {"before": rows[-1].loss_id} if len(rows) == limit else None
+        return answer({"losses": [_loss(row) for row in rows], "next": last})
 
     return (
         web.get("/api/v1/ids", page),
@@ -217,6 +217,10 @@ async def _page(journal: Records, after: tuple[str, str], limit: int) -> tuple[l
         limit *= 2
 
 
+def _loss(row: RecordedLoss) -> dict[str, Any]:
+    return {"backend": row.backend, "key": row.key, **asdict(row.loss), "times": row.times}
+
+
 def _letter(letter: Parked) -> dict[str, Any]:
     return {
         "id": letter.parked_id,
@@ -258,11 +262,24 @@ def _unknown_letter(request: web.Request) -> Refusal:
 
 
 def _limit(request: web.Request) -> int:
-    text = request.query.get("limit", str(_LIMIT))
-    limit = int(text) if text.isascii() and text.isdigit() and len(text) < 9 else 0
-    if limit < 1:
+    limit = _positive(request.query.get("limit", str(_LIMIT)), digits=8)
+    if limit is None:
         raise Refusal(400, "limit is not a positive number", f"ask for 1 to {_LIMIT_MAX}")
     return min(limit, _LIMIT_MAX)
+
+
+def _before(request: web.Request) -> int | None:
+    """Where the page before ended; None for the first one."""
+    text = request.query.get("before")
+    before = None if text is None else _positive(text, digits=18)
+    if text is not None and before is None:
+        raise Refusal(400, "before is not a positive number", "take it from `next` of the page before")
+    return before
+
+
+def _positive(text: str, *, digits: int) -> int | None:
+    number = int(text) if text.isascii() and text.isdigit() and len(text) <= digits else 0
+    return number or None
 
 
 async def _body(request: web.Request) -> dict[str, Any]:

@@ -6,7 +6,7 @@ With one backend alone nothing is mirrored, so there is no journal; its pages ar
 from typing import Protocol
 
 from dualtrack.core.ids import Twin
-from dualtrack.ports import Backlog, Loss, Parked, Usage
+from dualtrack.ports import Backlog, Parked, RecordedLoss, Usage
 
 
 class Records(Protocol):
@@ -26,7 +26,9 @@ class Records(Protocol):
 
     async def export_ids(self, after: tuple[str, str], limit: int) -> list[Twin]: ...
 
-    async def losses(self, key: str | None = None, limit: int = 100) -> list[tuple[str, str, Loss, int]]: ...
+    async def losses(
+        self, key: str | None = None, *, backend: str | None = None, before: int | None = None, limit: int = 100
+    ) -> list[RecordedLoss]: ...
 
 
 class NoRecords:
@@ -53,5 +55,12 @@ class NoRecords:
     async def export_ids(self, after: tuple[str, str], limit: int) -> list[Twin]:  # noqa: ARG002
         return []
 
-    async def losses(self, key: str | None = None, limit: int = 100) -> list[tuple[str, str, Loss, int]]:  # noqa: ARG002
+    async def losses(
+        self,
+        key: str | None = None,  # noqa: ARG002
+        *,
+        backend: str | None = None,  # noqa: ARG002
+        before: int | None = None,  # noqa: ARG002
+        limit: int = 100,  # noqa: ARG002
+    ) -> list[RecordedLoss]:
         return []

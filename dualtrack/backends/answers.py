@@ -6,9 +6,10 @@ else's, 401 is about signing in, the rest is a refusal.
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from http import HTTPStatus
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO
 
 import orjson
@@ -25,10 +26,18 @@ _MAX_ERROR = 64 * 1024
 
 
 class Answers:
-    """Answers of the backend `name`, as documents, files or errors."""
+    """Answers of the backend `name`, as documents, files or errors.
 
-    def __init__(self, name: str) -> None:
+    `hints` are next steps by status. `has_plain_404`: a 404 without an error code is the service's own, as of Azure ML;
+    MLflow's names its error, so one without is a gateway's.
+    """
+
+    def __init__(
+        self, name: str, *, hints: Mapping[int, str] = MappingProxyType({}), has_plain_404: bool = False
+    ) -> None:
         self._name = name
+        self._hints = hints
+        self._has_plain_404 = has_plain_404
 
     async def document(self, reply: Reply, operation: str) -> Document:
         """Read an answer without a file in it; an empty one is an empty document. Raise what it is otherwise."""
@@ -60,11 +69,13 @@ class Answers:
         if reply.status in {408, 425, 429} or reply.status >= 500:
             retry_after = parse_retry_after(reply.header("Retry-After"))
             return self.unreachable(operation, cause, "is its artifact store up?", retry_after)
-        if reply.status == HTTPStatus.NOT_FOUND and not code:  # MLflow names its error; a gateway without it does not
+        if reply.status == HTTPStatus.NOT_FOUND and not code and not self._has_plain_404:
             return self.unreachable(operation, f"{cause} without an MLflow error", "is it a gateway's answer?")
         if reply.status == HTTPStatus.UNAUTHORIZED:
             return UnauthorizedError(self._name, operation, cause, "check the backend's credentials")
-        return RejectedError(self._name, operation, cause, "check what the backend says of this path")
+        return RejectedError(
+            self._name, operation, cause, self._hints.get(reply.status, "check what the backend says of this path")
+        )
 
     def unusable(self, operation: str, what: str) -> UnreachableError:
         return self.unreachable(operation, f"HTTP 200 with {what}", "is the url that of an MLflow API?")

@@ -21,20 +21,19 @@ import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from http import HTTPStatus
-from pathlib import Path
 from typing import Final, TypeAlias, cast
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import orjson
 
-from dualtrack.backends.answers import fetched, whole
-from dualtrack.backends.http import HttpBackend, parse_retry_after
+from dualtrack.backends.answers import fetched
+from dualtrack.backends.azureml_api import PORTS, RUN_ID, SCOPE, WorkspaceApi
+from dualtrack.backends.http import HttpBackend
 from dualtrack.backends.refusals import error_of
 from dualtrack.backends.signed import ExpiredUrlError, MissingError, SignedStorage
 from dualtrack.core.artifact import Listed, UnsafePathError, effective
 from dualtrack.core.exchange import Document
-from dualtrack.errors import BackendError, RejectedError, UnauthorizedError, UnreachableError
+from dualtrack.errors import BackendError, RejectedError, UnreachableError
 from dualtrack.ports import Fetched, Reply
 
 BATCH_MAX: Final = 100  # paths per registration; the service refuses more, facts A5
@@ -42,13 +41,7 @@ _GATHERING_SECONDS: Final = 0.005
 _PAGE_BYTES_MAX: Final = 64 * 1024 * 1024
 # what the vendor's plugin sends with each blob (facts A5): never the real type
 _OF_BLOBS: Final = {"x-ms-version": "2025-11-05", "Content-Type": "application/octet-stream"}
-_PORTS: Final = {"http": 80, "https": 443}
-_SCOPE: Final = re.compile(
-    r"/subscriptions/[^/]+/resourceGroups/[^/]+/providers/Microsoft\.MachineLearningServices/workspaces/[^/]+",
-    re.IGNORECASE,
-)
 _OF_RUN: Final = re.compile(r"/(experiments|experimentids)/([^/]+)/runs/([^/]+)/artifacts(?:/(.*))?", re.DOTALL)
-_RUN_ID: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,255}")
 
 Url: TypeAlias = str
 
@@ -75,14 +68,9 @@ class AzureArtifacts:
     """An `ArtifactStore` of the roots of one workspace. `close` closes the storage, and leaves the backend open."""
 
     def __init__(self, backend: HttpBackend, storage: SignedStorage) -> None:
-        self._backend = backend
         self._name = backend.name
         self._storage = storage
-        own = urlsplit(backend.base_url)
-        found = _SCOPE.search(own.path)
-        self._scope = found[0] if found else ""
-        self._scheme = own.scheme
-        self._host = (own.hostname, own.port or _PORTS.get(own.scheme))
+        self._api = WorkspaceApi(backend)
         self._waiting: dict[_Run, _Batch] = {}
 
     async def close(self) -> None:
@@ -148,7 +136,7 @@ class AzureArtifacts:
     async def _register(self, run: _Run, paths: Sequence[str]) -> dict[str, Url | None]:
         operation = f"register {len(paths)} files"
         target = self._history(run, "/batch/metadata")
-        document = await self._ask(operation, "POST", target, {"paths": [{"path": path} for path in paths]})
+        document = await self._api.ask(operation, "POST", target, {"paths": [{"path": path} for path in paths]})
         if document is None:
             raise self._rejected(operation, f"run {run.id} is not there", "was it deleted?")
         urls = cast("dict[str, Document]", document.get("artifactContentInformation") or {})
@@ -168,7 +156,7 @@ class AzureArtifacts:
 
     async def _writable(self, operation: str, run: _Run, path: str) -> Url:
         """Get a URL to write over what is registered; register it anew where the service gives none."""
-        answer = await self._ask(operation, "GET", self._artifact(run, "write", path), accepts_refusal=True)
+        answer = await self._api.ask(operation, "GET", self._api.artifact(run.id, "write", path), accepts_refusal=True)
         if answer is not None:
             return self._url(operation, answer)
         await self._forget(operation, run, path)
@@ -192,7 +180,7 @@ class AzureArtifacts:
     async def _read(self, operation: str, run: _Run, path: str, stack: AsyncExitStack) -> Reply | None:
         """Begin to read; None when nothing is registered, or registered without bytes."""
         target = f"{self._history(run, '/contentinfo')}?path={quote(path, safe='')}"
-        answer = await self._ask(operation, "GET", target)
+        answer = await self._api.ask(operation, "GET", target)
         if answer is None:
             return None
         try:
@@ -223,7 +211,7 @@ class AzureArtifacts:
         token = ""
         while True:
             after = f"?continuationToken={quote(token, safe='')}" if token else ""
-            page = await self._ask(operation, "GET", self._history(run, after)) or {}
+            page = await self._api.ask(operation, "GET", self._history(run, after)) or {}
             for entry in cast("Sequence[Document]", page.get("value") or []):
                 yield str(entry["path"])
             last, token = token, _token_of(page)
@@ -233,61 +221,12 @@ class AzureArtifacts:
                 raise self._unreachable(operation, "the listing does not go on", "is it the service's answer?")
 
     async def _forget(self, operation: str, run: _Run, path: str) -> None:
-        await self._ask(operation, "DELETE", f"{self._artifact(run, 'metadata', path)}&hardDelete=true")
-
-    async def _ask(
-        self,
-        operation: str,
-        method: str,
-        target: str,
-        body: Document | None = None,
-        *,
-        accepts_refusal: bool = False,
-    ) -> Document | None:
-        """Call one of the workspace's own APIs; None for a 404, and for any final no if that is accepted."""
-        content = orjson.dumps(body) if body is not None else None
-
-        async def sent() -> AsyncIterator[bytes]:
-            yield content or b""
-
-        headers = {"Content-Type": "application/json", "Content-Length": str(len(content))} if content else {}
-        async with self._backend.transfer(method, target, headers, sent if content else None, from_root=True) as reply:
-            if 200 <= reply.status < 300:
-                return self._document(operation, await whole(reply, _PAGE_BYTES_MAX))
-            refusal = await self._refusal(operation, reply)
-        is_final = isinstance(refusal, RejectedError)
-        if is_final and (accepts_refusal or reply.status == HTTPStatus.NOT_FOUND):
-            return None
-        raise refusal
-
-    def _document(self, operation: str, body: bytes) -> Document:
-        try:
-            document = orjson.loads(body or b"{}")
-        except orjson.JSONDecodeError:
-            document = None
-        if not isinstance(document, dict):
-            what = "a web page" if body.lstrip()[:1] == b"<" else "no JSON"
-            raise self._unreachable(operation, f"HTTP 200 with {what}", "is the url that of a workspace?")
-        return document
-
-    async def _refusal(self, operation: str, reply: Reply) -> BackendError:
-        if 300 <= reply.status < 400:
-            place = reply.header("Location").partition("?")[0]
-            return self._unreachable(operation, f"HTTP {reply.status} redirects to {place}", "check url and access")
-        code, message = error_of(await whole(reply, _PAGE_BYTES_MAX))
-        cause = ": ".join(part for part in (f"HTTP {reply.status}", code, message[:300]) if part)
-        if reply.status in {408, 425, 429} or reply.status >= 500:
-            retry_after = parse_retry_after(reply.header("Retry-After"))
-            return self._unreachable(operation, cause, "is the workspace up?", retry_after)
-        if reply.status == HTTPStatus.UNAUTHORIZED:
-            return UnauthorizedError(self._name, operation, cause, "check the backend's credentials")
-        hint = 'has the identity the role "AzureML Data Scientist" in the workspace?'
-        return self._rejected(operation, cause, hint if reply.status == HTTPStatus.FORBIDDEN else "look at the run")
+        await self._api.ask(operation, "DELETE", f"{self._api.artifact(run.id, 'metadata', path)}&hardDelete=true")
 
     def _url(self, operation: str, content: Document) -> Url:
         """Take the signed URL out of an answer; a plain one only from a workspace that is itself plain."""
         url = str(content.get("contentUri") or "")
-        if urlsplit(url).scheme not in {"https", self._scheme}:
+        if urlsplit(url).scheme not in {"https", self._api.scheme}:
             raise self._unreachable(operation, "the service gives no https URL for it", "is it the service's answer?")
         return url
 
@@ -303,38 +242,31 @@ class AzureArtifacts:
         place = urlsplit(root)
         rest = f"/experiments{place.path}" if place.netloc == "experiments" else self._below_scope(operation, root)
         found = _OF_RUN.fullmatch(rest)
-        if found is None or not _RUN_ID.fullmatch(unquote(found[3])) or unquote(found[2]) in {".", ".."}:
+        if found is None or not RUN_ID.fullmatch(unquote(found[3])) or unquote(found[2]) in {".", ".."}:
             raise self._rejected(operation, f"{root} is no artifact root of a run", "what does the backend answer?")
         return _Run(found[1], unquote(found[2]), unquote(found[3]), unquote(found[4] or ""))
 
     def _below_scope(self, operation: str, root: str) -> str:
         place = urlsplit(root)
-        found = _SCOPE.search(place.path)
+        found = SCOPE.search(place.path)
         try:
-            host = (place.hostname, place.port or _PORTS.get(self._scheme))
+            host = (place.hostname, place.port or PORTS.get(self._api.scheme))
         except ValueError as error:
             raise self._rejected(operation, f"{root} is no URI", "what does the backend answer?") from error
-        if not self._scope or found is None or (host, found[0].lower()) != (self._host, self._scope.lower()):
+        if (
+            not self._api.scope
+            or found is None
+            or (host, found[0].lower()) != (self._api.host, self._api.scope.lower())
+        ):
             hint = "give that workspace a backend of its own, or correct the backend's url"
             raise self._rejected(operation, f"{root} lies in another workspace than the backend's", hint)
         return place.path[found.end() :]
 
     def _history(self, run: _Run, rest: str) -> str:
-        place = f"{run.kind}/{quote(run.experiment, safe='')}/runs/{quote(run.id, safe='')}/artifacts"
-        return f"/history/v1.0{self._scope}/{place}{rest}"
-
-    def _artifact(self, run: _Run, verb: str, path: str) -> str:
-        place = f"artifacts/ExperimentRun/dcid.{quote(run.id, safe='')}/{verb}?path={quote(path, safe='')}"
-        return f"/artifact/v2.0{self._scope}/{place}"
+        return self._api.run(run.kind, run.experiment, run.id, f"/artifacts{rest}")
 
     def _check_source(self, operation: str, source: str) -> None:
-        try:
-            with Path(source).open("rb"):
-                return
-        except FileNotFoundError as error:
-            raise self._rejected(operation, f"{source} is gone", "was the spool emptied?") from error
-        except OSError as error:
-            raise self._unreachable(operation, f"{source}: {error.strerror}", "can this process read it?") from error
+        self._api.answers.opened(source, operation).close()
 
     def _rejected(self, operation: str, cause: str, hint: str) -> RejectedError:
         return RejectedError(self._name, operation, cause, hint)

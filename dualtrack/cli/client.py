@@ -46,6 +46,15 @@ class AdminClient:
             yield from page["entities"]
             after = page["next"]
 
+    def losses(self, key: str = "") -> Iterator[dict[str, Any]]:
+        """Answer what was lost, of one ordering key if named, page by page."""
+        asked = {"key": key} if key else {}
+        after: Mapping[str, str] | None = {}
+        while after is not None:
+            page = self._ask(f"/api/v1/losses?{urllib.parse.urlencode({**asked, **after, 'limit': '1000'})}")
+            yield from page["losses"]
+            after = page["next"]
+
     def parked(self) -> dict[str, Any]:
         return self._ask("/api/v1/parked?limit=1000")
 

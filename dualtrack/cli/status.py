@@ -4,8 +4,10 @@ from typing import Any
 
 import click
 
+from dualtrack.cli import losses
 from dualtrack.cli.client import AdminClient
 from dualtrack.cli.exits import Exit, finish
+from dualtrack.cli.losses import EVERYTHING
 from dualtrack.cli.options import example, json_option, proxy_options
 from dualtrack.cli.output import age, say, say_json, say_table, size
 
@@ -13,15 +15,31 @@ _COLUMNS = ("backend", "role", "url", "up", "breaker", "backlog", "lag", "parked
 
 
 @click.command(
-    epilog=example("dualtrack status", "dualtrack status --json | jq '.backends[] | {name, backlog, lag_seconds}'")
+    epilog=example(
+        "dualtrack status",
+        "dualtrack status --json | jq '.backends[] | {name, backlog, lag_seconds}'",
+        "dualtrack status --losses 5f3c0a1e9d684f2b8f0e6f6d7c1b2a39",
+    )
+)
+@click.option(
+    "--losses",
+    "lost_of",
+    metavar="[ID]",
+    is_flag=False,
+    flag_value=EVERYTHING,
+    help="List what secondaries could not hold instead: all of it, or of what any backend calls ID.",
 )
 @json_option
 @proxy_options
-def status(proxy: AdminClient, as_json: bool) -> None:
-    """Show backends, backlog, lag and parked writes of the running proxy.
+def status(proxy: AdminClient, as_json: bool, lost_of: str | None) -> None:
+    """Show backends, backlog, lag, parked writes and losses of the running proxy.
 
-    Exits 1 when writes are parked: they wait for a person. Backlog alone is no trouble; it is delivered by itself.
+    Exits 1 when writes are parked: they wait for a person. Backlog alone is no trouble; it is delivered by itself. A
+    loss is something that a backend could not hold: nobody has to act, but it is not there as it was logged.
     """
+    if lost_of is not None:
+        losses.show(proxy, lost_of, as_json=as_json)
+        return
     document = proxy.status()
     if as_json:
         say_json(document)
@@ -71,4 +89,6 @@ def _lines(document: dict[str, Any]) -> list[str]:
         lines.append(f"not ready: {document['reason']}")
     if any(backend["parked"] for backend in document["backends"]):
         lines.append("parked writes wait for a person: `dualtrack parked list`")
+    if any(backend["losses"] for backend in document["backends"]):
+        lines.append("what a backend could not hold: `dualtrack status --losses`, or `--losses ID` of one run")
     return lines

@@ -60,6 +60,11 @@ LENGTHS: dict[str, Lengths] = {
 }
 
 
+# How many tags a run may have. Facts A7 (Azure ML, "Service limits"); B7 (Databricks, "Resource limits"). A run begins
+# without params, and a backend says how many it takes when there are too many.
+RUN_TAGS: dict[str, int | None] = {"mlflow": None, "databricks": 1600, "azureml": 50}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rate:
     """Calls a second that a service takes of one class of endpoints: those whose path `pattern` is found in."""

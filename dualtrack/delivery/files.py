@@ -17,6 +17,7 @@ from weakref import WeakValueDictionary
 
 from dualtrack.core.exchange import Call, Document
 from dualtrack.core.ids import BackendId, EntityKind, Ref, Twin, run_of
+from dualtrack.core.loss import LossKind
 from dualtrack.core.verdict import RETRIED, describe
 from dualtrack.errors import RejectedError, UnreachableError
 from dualtrack.metrics import Metrics
@@ -63,7 +64,8 @@ class Files:
         """
         root = await self._root(self._target, twin)
         if not root:
-            return (Loss(reason="no_place", detail=f"{told.operation} {told.path}: {told.ref.key} has no files there"),)
+            detail = f"{told.operation} {told.path}: {told.ref.key} has no files there"
+            return (Loss(kind=LossKind.FILE, item=told.path, reason="no_place", detail=detail),)
         twin = replace(twin, root=root)
         if told.operation == DELETE:
             if not (told.in_doubt and await self._has(told)):
@@ -74,7 +76,7 @@ class Files:
             await self._put(told.ref, told.path, twin, spooled)
         elif not await self._bring(told.ref, told.path, twin) and await self._is_missed(told):
             detail = f"{told.path} of {told.ref.key}: no copy was kept, and the primary has it no more"
-            return (Loss(reason="file_gone", detail=detail),)
+            return (Loss(kind=LossKind.FILE, item=told.path, reason="file_gone", detail=detail),)
         return ()
 
     async def _is_missed(self, told: FileWrite) -> bool:
@@ -127,11 +129,17 @@ class Files:
         folders = []
         for item in await self._source.store.list(source, path):
             if item.is_dir:
-                folders.append(item.path)
+                if not await self._is_model(ref, f"{source.rstrip('/')}/{item.path}"):
+                    folders.append(item.path)
             else:
                 await self._bring(ref, item.path, twin)
         for folder in folders:
             await self._copy(ref, folder, twin)
+
+    async def _is_model(self, ref: Ref, folder: str) -> bool:
+        """Say whether a folder of the primary's run is all of a logged model, which is brought over as such."""
+        owner = await self._queue.rooted(self._source.backend.name, [folder])
+        return owner is not None and owner.ref != ref and owner.root == folder
 
     async def _bring(self, ref: Ref, path: str, twin: Twin) -> bool:
         """Fetch a file from the primary for the other side; False if it is not there."""

@@ -1,4 +1,8 @@
-"""The head of a lane, as steps: batches where writes can share a call, single writes where they cannot. Pure."""
+"""The head of a lane, as steps: batches where writes can share a call, single writes where they cannot. Pure.
+
+Files that follow one another are sent side by side: none of them changes another, and a backend that registers files
+first (Azure ML) takes many in one call.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,6 +13,7 @@ from dualtrack.core.entry import Entry
 from dualtrack.core.ids import EntityKind, Ref, parse_key
 from dualtrack.core.limits import BatchLimits
 from dualtrack.translate.document import MalformedError
+from dualtrack.translate.files import UPLOAD, file_write
 from dualtrack.translate.operations import Reading, items, read
 
 
@@ -40,6 +45,17 @@ class SingleStep:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FilesStep:
+    """Uploads to different paths of one run or model."""
+
+    steps: tuple[SingleStep, ...]
+
+    @property
+    def done(self) -> tuple[int, ...]:
+        return tuple(step.entry.seq for step in self.steps)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UnreadableStep:
     """A write that the primary took and we cannot read: parked, never guessed at."""
 
@@ -51,7 +67,9 @@ class UnreadableStep:
         return (self.entry.seq,)
 
 
-Step: TypeAlias = BatchStep | SingleStep | UnreadableStep
+Step: TypeAlias = BatchStep | SingleStep | FilesStep | UnreadableStep
+
+SIDE_BY_SIDE = 32  # files of one step
 
 
 def plan(key: str, entries: Sequence[Entry], limits: BatchLimits) -> Iterator[Step]:
@@ -61,6 +79,10 @@ def plan(key: str, entries: Sequence[Entry], limits: BatchLimits) -> Iterator[St
     """
     readings = _Readings(key, entries)
     while (current := readings.current) is not None:
+        uploads = tuple(readings.uploads())
+        if uploads:
+            yield FilesStep(steps=uploads) if len(uploads) > 1 else uploads[0]
+            continue
         if isinstance(current, UnreadableStep) or readings.items is None:
             readings.advance()
             yield current
@@ -103,3 +125,16 @@ class _Readings:
             listed = self.items
             self.advance()
             yield listed
+
+    def uploads(self) -> Iterator[SingleStep]:
+        """Yield from here on the uploads to one run or model, as long as no path comes again."""
+        paths: set[str] = set()
+        subject = self.current.reading.subject if isinstance(self.current, SingleStep) else None
+        while isinstance(self.current, SingleStep) and self.current.reading.subject == subject:
+            told = file_write(self.current.reading)
+            if told is None or told.operation != UPLOAD or told.path in paths or len(paths) == SIDE_BY_SIDE:
+                return
+            paths.add(told.path)
+            step = self.current
+            self.advance()
+            yield step

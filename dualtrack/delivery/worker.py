@@ -4,6 +4,7 @@ A step's outcome is committed before the next one starts, so a crash repeats at 
 idempotent or looked for before it is sent again.
 """
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -13,8 +14,9 @@ import structlog
 from dualtrack.core.coalesce import Batch, halve
 from dualtrack.core.entry import Entry
 from dualtrack.core.exchange import JSON, Answer, Call, Document, Exchange, Observed
-from dualtrack.core.ids import BackendId, EntityKind, Ref, Twin, parse_key, stand_in
+from dualtrack.core.ids import BackendId, ClientId, EntityKind, Ref, Twin, parse_key, stand_in
 from dualtrack.core.limits import BatchLimits
+from dualtrack.core.loss import LossKind
 from dualtrack.core.verdict import (
     Bisect,
     Delivered,
@@ -32,7 +34,7 @@ from dualtrack.core.verdict import (
 from dualtrack.delivery.experiments import Experiments
 from dualtrack.delivery.files import OVERFLOW, Files
 from dualtrack.delivery.outcome import Done, Later, Outcome, Rewritten, WaitFor
-from dualtrack.delivery.plan import BatchStep, SingleStep, Step, UnreadableStep, plan
+from dualtrack.delivery.plan import BatchStep, FilesStep, SingleStep, Step, UnreadableStep, plan
 from dualtrack.delivery.resolver import Awaited, Discarded, Known, Resolver
 from dualtrack.errors import BackendError, RejectedError, SpoolError, UnauthorizedError, UnreachableError
 from dualtrack.metrics import Metrics
@@ -41,11 +43,12 @@ from dualtrack.translate.document import field, parse, parse_answer, text, write
 from dualtrack.translate.doubt import models_named, sent_metrics, still_to_send, unread
 from dualtrack.translate.evidence import metric_keys, shows
 from dualtrack.translate.files import file_write
-from dualtrack.translate.fitting import Fitter, Unfit, is_over_count, over_count
+from dualtrack.translate.fitting import Fitter, Unfit, is_full, limit_in, over_count
 from dualtrack.translate.mlflow import (
     API,
     Twins,
     batch_call,
+    batch_document,
     batch_references,
     references,
     translate,
@@ -61,8 +64,10 @@ _FIRST_BYTES = 512 * 1024
 _READS = 16  # of one turn; then other lanes have theirs
 _MANY = 1000  # entries of one read
 _NO_MODELS = "no_logged_models"
+_IS_FILES = "is files of its run there; what names it goes without"
 _TERMINAL = frozenset({"FINISHED", "FAILED", "KILLED", "3", "4", "5"})  # protobuf's JSON takes the numbers too
 _PATIENCE = 5  # attempts
+_TRANSFERS = 16  # files sent side by side, of all lanes: a chunk of 1 MiB each in memory
 _NOT_DONE = frozenset({401, 403, 407, 425, 429})  # who answers so has done nothing
 _PLACE_SECONDS = 0.5  # until a write in doubt, which keeps its place in the lane, is settled
 
@@ -127,6 +132,7 @@ class Worker:
         self._on_trouble = health.on_trouble
         self._delivered = metrics.delivered.labels(backend.name)
         self._coalesced = metrics.coalesced.labels(backend.name)
+        self._transfers = asyncio.Semaphore(_TRANSFERS)
         self._doubts: set[str] = set()  # lanes whose last batch was sent, and nobody said what became of it
 
     async def work(self, lane: Lane) -> None:
@@ -143,13 +149,24 @@ class Worker:
             if turn == 0 and entries[0].settled_at < self._policy.since:
                 self._doubts.add(lane.key)
             for step in plan(lane.key, entries, self._policy.limits):
-                outcome = await self._try(lane, step, attempt)
-                if not await self._conclude(lane, step, outcome, attempt):
+                if not await self._go(lane, step, attempt):
                     return
                 attempt = 1
             if not _is_backlog(entries, budget):
                 return
             budget = self._policy.read_ahead_bytes
+
+    async def _go(self, lane: Lane, step: Step, attempt: int) -> bool:
+        """Take one step; say whether the lane goes on."""
+        if isinstance(step, FilesStep):
+            done = await self._side_by_side(lane, step) if attempt == 1 else None  # what is in trouble is not crowded
+            if done is not None:
+                return await self._conclude(lane, step, done, attempt)
+            for single in step.steps:  # sent again, which changes nothing, until the one that failed says why
+                if not await self._go(lane, single, attempt):
+                    return False
+            return True
+        return await self._conclude(lane, step, await self._try(lane, step, attempt), attempt)
 
     async def _conclude(self, lane: Lane, step: Step, outcome: Outcome, attempt: int) -> bool:
         """Commit an outcome; say whether the lane goes on."""
@@ -160,8 +177,9 @@ class Worker:
                 await self._record(lane, step=step, done=outcome, next_at=now + self._policy.linger)
                 self._doubts.discard(lane.key)
                 self._count(step, outcome)
-                if isinstance(step, SingleStep) and step.entry.spool:
-                    await self._files.release(step.entry.spool)
+                for entry in _entries_of(step):
+                    if entry.spool:
+                        await self._files.release(entry.spool)
                 return not any(parking.holds for parking in outcome.parkings)
             case WaitFor(key=key):
                 await self._record(lane, next_at=now + _WAIT_SECONDS, waiting_for=key)
@@ -206,7 +224,7 @@ class Worker:
         backend = self._backend.name
         if done.outcome == "delivered":
             self._delivered.inc(len(step.done))
-            if len(step.done) > 1:
+            if isinstance(step, BatchStep) and len(step.done) > 1:
                 self._coalesced.inc(len(step.done))
         for parking in done.parkings:
             self._metrics.parked.labels(backend, parking.exchange.operation).inc()
@@ -216,7 +234,7 @@ class Worker:
 
     # --- one attempt --------------------------------------------------------------------------------------------
 
-    async def _try(self, lane: Lane, step: Step, attempt: int) -> Outcome:
+    async def _try(self, lane: Lane, step: BatchStep | SingleStep | UnreadableStep, attempt: int) -> Outcome:
         """Attempt a step once; trouble on the way becomes a value."""
         if isinstance(step, UnreadableStep):
             parking = Parking(seq=step.entry.seq, exchange=step.entry.exchange, reason="unreadable", cause=step.cause)
@@ -283,24 +301,25 @@ class Worker:
             case Awaited(ref=ref):
                 return Rewritten() if ref.key == lane.key else WaitFor(key=ref.key)
             case Discarded(ref=ref):
-                loss = Loss(reason="discarded", detail=f"{ref.key} is not mirrored")
-                return Done(outcome="skipped", losses=(loss,))
+                return Done(outcome="skipped", losses=(_of_entity(lane, ref, "discarded", "is not mirrored"),))
             case Known(absent=absent):
                 subject = step.run if isinstance(step, BatchStep) else step.reading.subject
                 if subject in absent:
                     return self._park(step, f"{subject.key} exists neither here nor on the primary")
                 return resolution
 
-    def _absences(self, known: Known) -> tuple[Loss, ...]:
+    def _absences(self, lane: Lane, known: Known) -> tuple[Loss, ...]:
         absent = tuple(
-            Loss(reason="unknown_reference", detail=f"{ref.key} is unknown to both sides; kept as it is")
+            Loss(
+                kind=LossKind.REFERENCE,
+                item=ref.key,
+                reason="unknown_reference",
+                detail=f"{ref.key} is unknown to both sides; kept as it is",
+            )
             for ref in known.absent
         )
         nameless = (ref for ref, twin in known.twins.items() if twin.is_stand_in)
-        return absent + tuple(
-            Loss(reason=_NO_MODELS, detail=f"{ref.key} is files of its run there; what names it goes without")
-            for ref in nameless
-        )
+        return absent + tuple(_of_entity(lane, ref, _NO_MODELS, _IS_FILES) for ref in nameless)
 
     # --- batches ------------------------------------------------------------------------------------------------
 
@@ -310,24 +329,28 @@ class Worker:
         known = await self._resolve(lane, step)
         if not isinstance(known, Known):
             return known
-        losses = self._absences(known)
+        losses = self._absences(lane, known)
         refused: list[Parking] = []
         todo = [step.batch]
         unfit: list[Unfit] = []
         while todo:
             batch = todo.pop(0)
-            call, told = self._policy.fitter.fit(batch_call(batch, step.run, known.twins))
-            answer = await self._send_batch(lane, batch, call, known.twins[step.run])
+            document = batch_document(batch, step.run, known.twins)
+            document, told = self._policy.fitter.fit_document("logBatch", document)
+            call = batch_call(document)
+            answer = await self._send_batch(lane, batch, call, step.run, known.twins)
             self._heard(call.operation, answer)
             match self._judge(answer, step, attempt, len(batch)):
                 case Delivered():
                     if not todo:  # the halves of a refused batch stay in doubt to the last: a part may have been stored
                         self._doubts.discard(lane.key)
                     unfit += told
-                case Bisect():
+                case Bisect(reason=reason):
                     if answer.status == 404 and not await self._is_there(step.run, known.twins):
                         return await self._lost(step, attempt)
-                    todo[:0] = halve(batch)
+                    parts, told = await self._parted(batch, reason, known.twins[step.run])
+                    todo[:0] = parts
+                    unfit += told
                 case LookAgain(reason=reason):
                     found = await self._refused(step, batch, known.twins, reason, attempt)
                     if not isinstance(found, _Refused):
@@ -341,12 +364,16 @@ class Worker:
         losses += await self._overflow(known.twins[step.run], unfit)
         return Done(parkings=tuple(refused), losses=losses)
 
-    async def _send_batch(self, lane: Lane, batch: Batch, call: Call, run: Twin) -> Answer:
-        """Send a batch; of one in doubt only what is not there. It is in doubt from here until an answer says."""
+    async def _send_batch(self, lane: Lane, batch: Batch, call: Call, run: Ref, twins: Twins) -> Answer:
+        """Send a batch; of one in doubt only what is not there. It is in doubt from here until an answer says.
+
+        So is what MLflow 3's `log_model` sends once more for a model that is only files there: its points are those of
+        the run.
+        """
         if not batch.metrics:
             return await self._backend.send(call)
-        if lane.key in self._doubts:
-            left = await self._missing(call, run)
+        if lane.key in self._doubts or _names_stand_in(batch, twins):
+            left = await self._missing(call, twins[run])
             if left is None:
                 return Answer(status=200)
             call = left
@@ -374,12 +401,22 @@ class Worker:
             return call
         return still_to_send(call, entity or {}, seen.histories if seen is not None else {}, models)
 
+    async def _parted(self, batch: Batch, reason: str, run: Twin) -> tuple[Sequence[Batch], tuple[Unfit, ...]]:
+        """What to send in place of a refused batch, and what is left out: what the run has room for, or two halves."""
+        if is_full(reason):
+            found = await self._looker.get(EntityKind.RUN, run.backend_id)
+            parted = self._policy.fitter.part(batch, reason, found) if found is not None else None
+            if parted is not None:
+                rest, unfit = parted
+                return ([rest] if len(rest) else []), unfit
+        return halve(batch), ()
+
     async def _refused(
         self, step: BatchStep, batch: Batch, twins: Twins, reason: str, attempt: int
     ) -> "_Refused | Outcome":
         """What becomes of one item that was refused: it is there already, one too many, or for a person to see."""
-        if is_over_count(reason):
-            return _Refused(unfit=tuple(over_count(kind, item, reason) for kind, item in batch.items()))
+        if (limit := limit_in(reason)) is not None:
+            return _Refused(unfit=tuple(over_count(LossKind(kind), item, limit) for kind, item in batch.items()))
         reading = read(_alone(step.run, batch))
         looked = await self._look(reading, step, twins, reason, attempt)
         if isinstance(looked, Park):
@@ -395,7 +432,8 @@ class Worker:
         try:
             await self._files.overflow(twin, unfit)
         except RejectedError as error:
-            losses += (Loss(reason="not_copied", detail=f"{OVERFLOW} of {twin.ref.key}: {error}"),)
+            detail = f"{OVERFLOW} of {twin.ref.key}: {error}"
+            losses += (Loss(kind=LossKind.FILE, item=OVERFLOW, reason="not_copied", detail=detail),)
         return losses
 
     def _park(self, step: BatchStep | SingleStep, reason: str) -> Done:
@@ -405,13 +443,42 @@ class Worker:
         parking = _parking(step.entry.seq, step.entry.exchange, reason, holds=step.reading.operation.creates)
         return Done(outcome="parked", parkings=(replace(parking, spool=step.entry.spool),))
 
+    # --- files --------------------------------------------------------------------------------------------------
+
+    async def _side_by_side(self, lane: Lane, step: FilesStep) -> Done | None:
+        """Deliver all files of a step at once; None when any of them has to be looked at by itself."""
+        try:
+            known = await self._resolve(lane, step.steps[0])
+        except BackendError:
+            return None
+        if not isinstance(known, Known):
+            return None
+        delivered = await asyncio.gather(
+            *(self._deliver(single, known) for single in step.steps), return_exceptions=True
+        )
+        losses = self._absences(lane, known)
+        for outcome in delivered:
+            if isinstance(outcome, (BackendError, SpoolError)):
+                return None
+            if isinstance(outcome, BaseException):
+                raise outcome
+            losses += outcome
+        self._on_success()
+        return Done(losses=losses)
+
+    async def _deliver(self, step: SingleStep, known: Known) -> tuple[Loss, ...]:
+        told = file_write(step.reading)
+        assert told is not None, "a FilesStep holds uploads"
+        async with self._transfers:
+            return await self._files.deliver(told, step.entry.spool, known.twins[told.ref])
+
     # --- single writes ------------------------------------------------------------------------------------------
 
     async def _single(self, lane: Lane, step: SingleStep, attempt: int) -> Outcome:
         known = await self._resolve(lane, step)
         if not isinstance(known, Known):
             return known
-        losses = self._absences(known)
+        losses = self._absences(lane, known)
         reading = step.reading
         if reading.operation.creates:
             return await self._create(lane, step, known, losses, attempt)
@@ -427,7 +494,8 @@ class Worker:
             try:
                 await self._files.copy_all(reading.subject, known.twins[reading.subject])
             except RejectedError as error:  # a store that cannot be read is no reason for a run that never ends
-                losses += (Loss(reason="not_copied", detail=f"files of {reading.subject.key}: {error}"),)
+                detail = f"files of {reading.subject.key}: {error}"
+                losses += (Loss(kind=LossKind.FILE, reason="not_copied", detail=detail),)
         return await self._change(lane, step, known, losses, attempt)
 
     async def _has_to_wait(self, lane: Lane, step: SingleStep) -> bool:
@@ -506,7 +574,7 @@ class Worker:
             return self._made(learned, losses, was_there=False)
         self._heard(reading.exchange.operation, answer)
         if ref.kind is EntityKind.MODEL and lacks_route(answer) and not await self._looker.has_models():
-            return await self._stand_in(step, ref, known, losses, attempt)
+            return await self._stand_in(lane, step, ref, known, losses, attempt)
         return await self._uncreated(step, known, answer, attempt)
 
     async def _place(self, step: SingleStep, known: Known, losses: tuple[Loss, ...], attempt: int) -> Outcome:
@@ -522,7 +590,7 @@ class Worker:
         return Later(wait=wait, reason="the answer to a create names no id", is_backend=True)
 
     async def _stand_in(
-        self, step: SingleStep, ref: Ref, known: Known, losses: tuple[Loss, ...], attempt: int
+        self, lane: Lane, step: SingleStep, ref: Ref, known: Known, losses: tuple[Loss, ...], attempt: int
     ) -> Outcome:
         """There are no logged models on this side: the model becomes files of its run, below its name."""
         run = next((twin for known, twin in known.twins.items() if known.kind is EntityKind.RUN), None)
@@ -533,7 +601,7 @@ class Worker:
         made = stand_in(ref, self._backend.name, run, name)
         if run is not None and made.root and not await self._files.claim(run.root, name, made):
             made = stand_in(ref, self._backend.name, run, f"{name}-{ref.client_id}")
-        return Done(twins=(made,), losses=losses)
+        return Done(twins=(made,), losses=(*losses, _of_entity(lane, ref, _NO_MODELS, _IS_FILES)))
 
     async def _has_older_writes(self, run: Ref, step: SingleStep) -> bool:
         lane = Lane(backend=self._backend.name, key=run.key, attempts=0)
@@ -617,7 +685,28 @@ class Worker:
 
 
 def _recorded(unfit: Iterable[Unfit]) -> tuple[Loss, ...]:
-    return tuple(Loss(reason=item.reason, detail=item.detail) for item in unfit)
+    return tuple(Loss(kind=item.kind, item=item.key, reason=item.reason, detail=item.detail) for item in unfit)
+
+
+def _of_entity(lane: Lane, ref: Ref, reason: str, words: str) -> Loss:
+    """An entity is not there, or not as what it is: the lane's own as a whole, or another that a write names."""
+    item = "" if ref.key == lane.key else ref.client_id
+    return Loss(kind=LossKind(ref.kind), item=item, reason=reason, detail=f"{ref.key} {words}")
+
+
+def _entries_of(step: Step) -> Sequence[Entry]:
+    match step:
+        case FilesStep(steps=steps):
+            return [single.entry for single in steps]
+        case SingleStep(entry=entry):
+            return [entry]
+        case _:
+            return []
+
+
+def _names_stand_in(batch: Batch, twins: Twins) -> bool:
+    named = {Ref(EntityKind.MODEL, ClientId(text(metric.get("model_id")))) for metric in batch.metrics}
+    return any(ref in named and twin.is_stand_in for ref, twin in twins.items())
 
 
 def _is_about_nothing_there(reading: Reading, twins: Twins) -> bool:

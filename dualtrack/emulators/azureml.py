@@ -46,7 +46,7 @@ class AzureML:
         self._scope = scope if isinstance(scope, Scope) else Scope(scope)
         self._has_history = has_history
         self._gaps = gaps if has_logged_models else (*gaps, LOGGED_MODELS)
-        self._checks: tuple[Check, ...] = (*((Quota().objection,) if has_limits else ()), names, *checks)
+        self._checks: tuple[Check, ...] = (*checks, names, *((Quota().objection,) if has_limits else ()))
 
     def locate(self, path: str) -> str | None:
         """Drop the prefix and the workspace; run history has one of its own."""

@@ -4,7 +4,8 @@ Both carry correlation ids that no two answers share. An endpoint that the servi
 at all; that one needs nothing from here.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 from uuid import uuid4
@@ -24,9 +25,10 @@ class Objection:
     message: str
     code: str = INVALID
     status: int = 400
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def to_reply(self) -> Reply:
-        return refused(self.status, self.code, self.message)
+        return replace(refused(self.status, self.code, self.message), headers=self.headers)
 
 
 def refused(status: int, code: str, message: str) -> Reply:

@@ -197,9 +197,10 @@ def _check_experiment(run: JSON, experiment: JSON) -> None:
 
 
 def _creation(experiment_id: str, document: Mapping[str, JSON]) -> JSON:
-    now = int(datetime.now(UTC).timestamp() * 1000)
+    told = str(document.get("startTimeUtc") or "")  # a field of the vendor's CreateRun
+    began = datetime.fromisoformat(told) if told else datetime.now(UTC)
     name = {"run_name": document["displayName"]} if document.get("displayName") else {}
-    return {"experiment_id": experiment_id, "start_time": now, **name}
+    return {"experiment_id": experiment_id, "start_time": int(began.timestamp() * 1000), **name}
 
 
 def _tags(document: Mapping[str, JSON]) -> list[JSON]:

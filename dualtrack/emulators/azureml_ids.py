@@ -6,7 +6,8 @@ digits with dashes, an experiment's number in the lower 62 bits of a UUID that n
 dashed ids need no table, outlive a restart, and nobody's foreign id is taken for one.
 
 Calls come in with the workspace's ids and go on with the real ones, answers the other way round: ids lie at known keys
-of bodies and queries, in filters on `run_id`, and in the texts of errors. Tags and params are a client's own and stay.
+of bodies and queries, in filters on `run_id`, in sources `runs:/…` and in the texts of errors. Tags and params are a
+client's own and stay.
 """
 
 import hashlib
@@ -31,6 +32,7 @@ QUOTED = re.compile(r"'([^']*)'|\"([^\"]*)\"")
 DASHED = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 REAL_RUN = re.compile(r"\b[0-9a-f]{32}\b")
 REAL_EXPERIMENT = re.compile(r"(?<=\bid=)\d+\b")
+RUNS = re.compile(r"runs:/([^/]+)")
 NUMBER_BITS: Final = 62
 
 
@@ -136,4 +138,6 @@ def _turned(document: JSON, run: Turn, experiment: Turn) -> JSON:
 def _one(key: str, value: str, run: Turn, experiment: Turn) -> str:
     if key in OF_RUN:
         return run(value)
+    if key == "source" and (found := RUNS.match(value)):  # of a model version: the real server looks the run up
+        return value.replace(found[1], run(found[1]), 1)
     return experiment(value) if key in OF_EXPERIMENT else value

@@ -35,6 +35,13 @@ def lenient(call: Call) -> Objection | None:
     return Objection(message=f"Experiment name has {len(name)} characters: 1 to {NAME_MAX} are allowed.")
 
 
+def unchanging(call: Call) -> Objection | None:
+    """Refuse a rename: experiments of the service keep their names (A4)."""
+    if not call.path.endswith("/mlflow/experiments/update"):
+        return None
+    return Objection(message="Renaming an experiment is not supported.", code="BAD_REQUEST")
+
+
 async def hidden(call: Call, send: Send) -> Reply:
     """Leave experiments with odd names out of get-by-name and search: a middleware, for the lenient."""
     if call.path.endswith("/mlflow/experiments/get-by-name"):

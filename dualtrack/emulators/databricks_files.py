@@ -30,6 +30,9 @@ FILES, FOLDERS = "/api/2.0/fs/files/", "/api/2.0/fs/directories/"
 ARTIFACTS = "WorkspaceInternal/Mlflow/Artifacts"
 TRACKING = "dbfs:/databricks/mlflow-tracking"
 OF_MODEL = re.compile(r"logged-models/([^/]+)/artifacts/(credentials-for-upload|credentials-for-download|directories)")
+REAL_ROOT = re.compile(
+    r"mlflow-artifacts:/(?P<experiment>\d+)/(?:models/(?P<model>m-\w+)|(?P<run>\w+))/artifacts(?P<below>(?:/.*)?)"
+)
 PATHS_MAX, PARTS_MAX = 2000, 10_000  # a credentials request [docs]; a multipart upload of S3's
 CODES = {
     400: "INVALID_PARAMETER_VALUE",
@@ -294,8 +297,10 @@ class DatabricksFiles:
 
 
 def _root(holder: Mapping[str, JSON], key: str, value: JSON) -> JSON:
-    if not isinstance(value, str) or not value.startswith("mlflow-artifacts:") or "experiment_id" not in holder:
+    if not isinstance(value, str) or not value.startswith("mlflow-artifacts:"):
         return value
+    if "experiment_id" not in holder:
+        return _of_version(value) if key == "artifact_uri" else value
     experiment = f"{TRACKING}/{holder['experiment_id']}"
     match key, holder:
         case "artifact_location", _:
@@ -306,6 +311,15 @@ def _root(holder: Mapping[str, JSON], key: str, value: JSON) -> JSON:
             return f"{experiment}/{run}/artifacts"
         case _:
             return value
+
+
+def _of_version(root: str) -> str:
+    """Where a model version is downloaded from: the answer holds nothing but the real server's root."""
+    found = REAL_ROOT.fullmatch(root)
+    if found is None:
+        return root
+    owner = f"logged_models/{found['model']}" if found["model"] else found["run"]
+    return f"{TRACKING}/{found['experiment']}/{owner}/artifacts{found['below']}"
 
 
 def _page(items: Sequence[Any], size: int, token: str | None) -> tuple[Sequence[Any], dict[str, str]]:

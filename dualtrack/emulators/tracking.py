@@ -18,6 +18,7 @@ naming rules and the duplicate counters; all others pass in chunks.
 import asyncio
 import io
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -51,7 +52,8 @@ CHUNK_BYTES = 64 * 1024
 JSON_BYTES_MAX = 64 * 1024 * 1024
 # uvicorn closes idle connections after 5 s; a POST on a connection that just went is not ours to repeat.
 KEEPALIVE_SECONDS = 2
-OF_FILES = "/mlflow-artifacts/"  # bodies that are no JSON, and stream
+# calls that middlewares see; the files among them, and all of the UI, are no JSON and stream
+OF_API, OF_FILES = re.compile(r"/api/|[a-z]+:"), "/mlflow-artifacts/"
 HOP_BY_HOP = frozenset(
     {
         "connection",
@@ -320,7 +322,7 @@ class _Emulator:
         if isinstance(reply, Changed) and call is not None:
             body, call, reply = json.dumps(reply.document).encode(), replace(call, document=reply.document), None
         if reply is None and call is not None:
-            if not self._settings.middlewares or OF_FILES in call.path:
+            if not self._settings.middlewares or OF_FILES in call.path or not OF_API.match(call.path):
                 return await self._forward(request, number, call.path, body, is_kept=is_kept)
             reply = await self._pass(request, call)
         if isinstance(reply, Changed) or reply is None:

@@ -26,7 +26,7 @@ from dualtrack.proxy.bracket import Bracket
 from dualtrack.proxy.errors import Refusal, unavailable
 from dualtrack.proxy.forward import ClientGoneError, api_path, read_body
 from dualtrack.proxy.guard import Guard
-from dualtrack.proxy.lacking import check_registry, in_its_place, within_pages
+from dualtrack.proxy.lacking import check_registry, within_pages
 from dualtrack.proxy.primary import Primary, Rules
 from dualtrack.proxy.registry import RegistryRelay
 from dualtrack.proxy.roots import Roots
@@ -147,8 +147,7 @@ class Proxy:
                 case _:
                     reading = READINGS.get(match.route.operation)
                     if reading is not None:
-                        operation = match.route.operation
-                        return await self._rooted(request, operation, path, query, reading, mirrored, "read")
+                        return await self._rooted(request, path, query, reading, mirrored, "read")
         label = "primary-only" if match.route.kind is Kind.WRITE else "read"
         query = within_pages(match.route.operation, query, self._rules.history_page)
         return await self._primary.pass_on(request, f"{path}?{query}" if query else path, label)
@@ -162,7 +161,6 @@ class Proxy:
     async def _rooted(
         self,
         request: web.BaseRequest,
-        operation: str,
         path: str,
         query: str,
         reading: Reading,
@@ -174,7 +172,6 @@ class Proxy:
         if mirrored.rewrites:
             body, query = await mirrored.roots.inward_body(body), await mirrored.roots.inward_query(query)
         response = await self._primary.ask(request, f"{path}?{query}" if query else path, body, label)
-        response = in_its_place(operation, response)
         return await read_back(response, reading, mirrored.roots, rewrites=mirrored.rewrites)
 
     async def _to_registry(self, request: web.BaseRequest, match: Match, path: str, query: str) -> web.StreamResponse:
@@ -184,8 +181,7 @@ class Proxy:
         if self._registry is None or mirrored is None:
             if mirrored is None or is_download:
                 return await self._primary.pass_on(request, target, "registry")
-            operation = match.route.operation
-            return await self._rooted(request, operation, path, query, Reading.SHOWN, mirrored, "registry")
+            return await self._rooted(request, path, query, Reading.SHOWN, mirrored, "registry")
         if is_download:
             return await self._registry.download(request, target)
         body = await read_body(request, self._rules.max_body, self._rules.body_timeout)

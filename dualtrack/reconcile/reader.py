@@ -32,8 +32,8 @@ class Reader:
     async def ask(self, call: Call) -> Answer | None:
         """Read; None when it is not there. Raise `RejectedError` for a no, `UnreachableError` for trouble."""
         answer = await self._backend.send(call)
-        if answer.status == 404 and answer.error_code:
-            return None  # without a code it is no MLflow that says so
+        if answer.status == 404 and not lacks_route(answer):
+            return None  # without a code of its own it is no MLflow that says so
         if answer.status in {400, 405, 409, 422, 501}:
             raise RejectedError(self._backend.name, call.operation, describe(answer))
         if not answer.is_success:

@@ -9,9 +9,10 @@ import sqlite3
 from collections.abc import Sequence
 
 from dualtrack.core.ids import BackendId, Twin, parse_key
-from dualtrack.ports import Parked, Parking
+from dualtrack.core.loss import LossKind
+from dualtrack.ports import Loss, Parked, Parking
 from dualtrack.store.record import DamagedRecordError, seal, unseal
-from dualtrack.store.steps import SQL, finish, marks, save_twins
+from dualtrack.store.steps import SQL, finish, marks, save_losses, save_twins
 from dualtrack.store.writer import Row
 
 
@@ -57,7 +58,10 @@ def discard(connection: sqlite3.Connection, parked_id: int, note: str, now: floa
         return None
     backend, key, _, _, holds, operation, _ = row
     connection.execute(SQL["delete_parked"], (parked_id,))
-    connection.execute(SQL["add_loss"], (backend, key, "discarded", f"{operation}: {note}", now))
+    # a create takes all of its entity along
+    kind, item = (LossKind(parse_key(key).kind), "") if holds else (LossKind.WRITE, operation)
+    loss = Loss(kind=kind, item=item, reason="discarded", detail=f"{operation}: {note}")
+    save_losses(connection, backend, key, (loss,), now)
     dropped = 0
     if holds and not connection.execute(SQL["held_by"], (backend, key)).fetchone():
         ref = parse_key(key)

@@ -141,11 +141,16 @@ DELETE FROM parked WHERE id = ?
 SELECT 1 FROM parked WHERE backend = ? AND key = ? AND holds = 1
 
 -- name: add_loss
-INSERT INTO losses (backend, key, reason, detail, at) VALUES (?, ?, ?, ?, ?)
-    ON CONFLICT (backend, key, reason, detail) DO UPDATE SET times = times + 1, at = excluded.at
+INSERT INTO losses (backend, key, kind, item, reason, detail, at) VALUES (?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (key, backend, kind, item, reason, detail) DO UPDATE SET times = times + 1, at = excluded.at
 
 -- name: losses
-SELECT backend, key, reason, detail, times FROM losses WHERE (?1 IS NULL OR key = ?1) ORDER BY at DESC LIMIT ?2
+SELECT id, backend, key, times, kind, item, reason, detail FROM losses
+ WHERE (?1 IS NULL OR backend = ?1) AND id < ?2 ORDER BY id DESC LIMIT ?3
+
+-- name: losses_of
+SELECT id, backend, key, times, kind, item, reason, detail FROM losses
+ WHERE key = ?4 AND (?1 IS NULL OR backend = ?1) AND id < ?2 ORDER BY id DESC LIMIT ?3
 
 -- name: insert_entry
 INSERT INTO entries (id, at, record, pending, spool) VALUES (?, ?, ?, ?, ?)
@@ -179,3 +184,34 @@ SELECT coalesce(sum(times), 0) FROM losses WHERE backend = ?
 
 -- name: count_quarantined
 SELECT count(*) FROM quarantine
+
+-- name: any_model
+SELECT 1 FROM models LIMIT 1
+
+-- name: add_model
+INSERT INTO models (id, experiment_id, root, document) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING
+
+-- name: model
+SELECT id, experiment_id, root, document FROM models WHERE id = ? AND deleted = 0
+
+-- name: models_of
+SELECT id, experiment_id, root, document FROM models WHERE experiment_id = ? AND deleted = 0
+
+-- name: change_model
+UPDATE models SET document = ? WHERE id = ?
+
+-- name: remove_model
+UPDATE models SET deleted = 1 WHERE id = ? AND deleted = 0
+
+-- name: model_points
+SELECT point FROM model_points WHERE model_id = ?
+
+-- name: add_model_point
+INSERT INTO model_points (model_id, point) VALUES (?, ?) ON CONFLICT DO NOTHING
+
+-- name: model_links
+SELECT model_id, is_input, step FROM model_links WHERE run_id = ?
+
+-- name: add_model_link
+INSERT INTO model_links (run_id, model_id, is_input, step) VALUES (?, ?, ?, ?)
+    ON CONFLICT (run_id, model_id, is_input) DO UPDATE SET step = excluded.step

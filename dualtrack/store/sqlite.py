@@ -19,9 +19,11 @@ from typing import Any, TypeVar
 from dualtrack.core.entry import Entry, OpenEntry
 from dualtrack.core.exchange import Exchange
 from dualtrack.core.ids import BackendId, ClientId, EntityKind, Ref, Twin
+from dualtrack.core.loss import LossKind
 from dualtrack.errors import JournalError, JournalFullError, RegistryEntryError, StartError
-from dualtrack.ports import ArtifactNote, Backlog, Lane, Loss, Parked, Progress, Settlement, Usage
+from dualtrack.ports import ArtifactNote, Backlog, Lane, Loss, Parked, Progress, RecordedLoss, Settlement, Usage
 from dualtrack.store.ballast import Ballast
+from dualtrack.store.models import SqliteModels
 from dualtrack.store.opening import acquire, connect, migrate
 from dualtrack.store.parking import discard, last_cause, park, parked_of, retry
 from dualtrack.store.record import DamagedRecordError, seal, unseal
@@ -32,7 +34,9 @@ from dualtrack.store.steps import (
     finish,
     insert_open,
     insert_spooled,
+    loss_of,
     reserve,
+    save_losses,
     save_roots,
     save_twins,
     settle_rows,
@@ -46,6 +50,7 @@ T = TypeVar("T")
 _BLOCK = 1 << 20  # numbers reserved at once: one synced write per million writes
 _READ_AHEAD_ROWS = 4000
 _FULL_SECONDS = 1.0  # after a full disk was met, until it is tried again
+_ALL = (1 << 63) - 1  # larger than any row's number
 _RESERVE = 0.95  # opens stop at this share of the bound, so that what is open can still settle
 
 
@@ -98,6 +103,7 @@ class SqliteJournal:
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="dualtrack-journal-reads")
         self._read_connection = connect(path, readonly=True)
         self._writer = Writer(connection, observe_commit, self._measure, self._make_room)
+        self.models = SqliteModels(self._write, self._read)
 
     # --- the hot path -------------------------------------------------------------------------------------------
 
@@ -282,7 +288,8 @@ class SqliteJournal:
             row = (lane.backend, lane.key, seq, record, why, now)
             connection.execute(SQL["insert_quarantine"], row)
             finish(connection, lane.backend, lane.key, (seq,))
-            connection.execute(SQL["add_loss"], (lane.backend, lane.key, "damaged_record", why, now))
+            loss = Loss(kind=LossKind.WRITE, reason="damaged_record", detail=why)
+            save_losses(connection, lane.backend, lane.key, (loss,), now)
 
         await self._guard(self._writer.run(step, synced=False))
         self._queued[lane.backend] -= 1
@@ -301,8 +308,7 @@ class SqliteJournal:
             save_twins(connection, progress.twins)
             for parking in progress.parkings:
                 park(connection, backend, key, parking, now)
-            for loss in progress.losses:
-                connection.execute(SQL["add_loss"], (backend, key, loss.reason, loss.detail[:500], now))
+            save_losses(connection, backend, key, progress.losses, now)
             finished = finish(connection, backend, key, progress.done)
             self._move_lane(connection, progress)
             if progress.twins or finished:
@@ -512,11 +518,12 @@ class SqliteJournal:
         self._wake()
         return True
 
-    async def losses(self, key: str | None = None, limit: int = 100) -> list[tuple[str, str, Loss, int]]:
-        rows = await self._select("losses", (key, limit))
-        return [
-            (backend, lane, Loss(reason=reason, detail=detail), times) for backend, lane, reason, detail, times in rows
-        ]
+    async def losses(
+        self, key: str | None = None, *, backend: str | None = None, before: int | None = None, limit: int = 100
+    ) -> list[RecordedLoss]:
+        asked = (backend, _ALL if before is None else before, limit)
+        rows = await (self._select("losses", asked) if key is None else self._select("losses_of", (*asked, key)))
+        return [loss_of(row) for row in rows]
 
     # --- files --------------------------------------------------------------------------------------------------
 
@@ -570,6 +577,10 @@ class SqliteJournal:
             await future
         except (sqlite3.Error, OSError) as error:
             raise self._renamed(error) from error
+
+    async def _write(self, step: Callable[[sqlite3.Connection], T]) -> T:
+        result: T = await self._guard(self._writer.run(step, synced=True))
+        return result
 
     async def _guard(self, work: "Any") -> Any:
         try:

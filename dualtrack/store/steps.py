@@ -10,12 +10,14 @@ from importlib import resources
 from typing import TypeVar
 
 from dualtrack.core.ids import BackendId, ClientId, EntityKind, Ref, Twin
-from dualtrack.ports import ArtifactNote, Settlement
+from dualtrack.core.loss import LossKind
+from dualtrack.ports import ArtifactNote, Loss, RecordedLoss, Settlement
 from dualtrack.store.record import seal
 from dualtrack.store.writer import Row
 
 T = TypeVar("T")
 
+_DETAIL = 500  # characters of a loss's detail
 _CHUNK = 500  # rows per statement: SQLite allows 32,766 variables, at most five of ours a row
 
 
@@ -139,6 +141,19 @@ def find_rooted(connection: sqlite3.Connection, backend: str, uris: Sequence[str
 def save_roots(connection: sqlite3.Connection, backend: str, stated: Iterable[tuple[EntityKind, str, str]]) -> None:
     rows = [(backend, root, kind, backend_id) for kind, backend_id, root in stated]
     connection.executemany(SQL["upsert_root"], rows)
+
+
+def save_losses(connection: sqlite3.Connection, backend: str, key: str, losses: Iterable[Loss], now: float) -> None:
+    """Record losses; one that is on record already is counted. Details are bounded; items stay whole."""
+    for loss in losses:
+        row = (backend, key, loss.kind, loss.item, loss.reason, loss.detail[:_DETAIL], now)
+        connection.execute(SQL["add_loss"], row)
+
+
+def loss_of(row: Row) -> RecordedLoss:
+    loss_id, backend, key, times, kind, item, reason, detail = row
+    loss = Loss(kind=LossKind(kind), item=item, reason=reason, detail=detail)
+    return RecordedLoss(loss_id=loss_id, backend=backend, key=key, loss=loss, times=times)
 
 
 def twin_of(row: Row) -> Twin:

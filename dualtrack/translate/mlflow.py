@@ -127,13 +127,17 @@ def references(reading: Reading) -> list[Reference]:
     return found
 
 
-def batch_call(batch: Batch, run: Ref, twins: Twins) -> Call:
+def batch_document(batch: Batch, run: Ref, twins: Twins) -> Document:
+    """The body of a log-batch that says the same where `twins` live."""
     document: Document = {"run_id": run.client_id}
     for name, listed in (("metrics", batch.metrics), ("params", batch.params), ("tags", batch.tags)):
         if listed:
             document[name] = list(listed)
-    body = write(_renamed(document, twins))
-    return Call(operation="logBatch", method="POST", target=f"{API}/runs/log-batch", body=body)
+    return _renamed(document, twins)
+
+
+def batch_call(document: Document) -> Call:
+    return Call(operation="logBatch", method="POST", target=f"{API}/runs/log-batch", body=write(document))
 
 
 def batch_references(batch: Batch, run: Ref) -> list[Reference]:

@@ -11,6 +11,7 @@ import pytest
 from dualtrack.core.entry import FINAL, TRANSITIONS, Entry, Event, OpenEntry, State, advance
 from dualtrack.core.exchange import Exchange
 from dualtrack.core.ids import BackendId, EntityKind
+from dualtrack.core.loss import LossKind
 from dualtrack.errors import JournalError, JournalFullError, RegistryEntryError
 from dualtrack.ports import ArtifactNote, Journal, Lane, Loss, Parking, Progress, Settlement
 from tests.support.journals import Shelf, fill, keep, keep_exchange
@@ -535,8 +536,9 @@ class Outcomes:
 
         await journal.discard_parked(parked_id, "not worth it")
 
-        loss = Loss(reason="discarded", detail="logMetric: not worth it")
-        assert await journal.losses("run:1") == [("b", "run:1", loss, 1)]
+        loss = Loss(kind=LossKind.WRITE, item="logMetric", reason="discarded", detail="logMetric: not worth it")
+        (kept,) = await journal.losses("run:1")
+        assert (kept.backend, kept.key, kept.loss, kept.times) == ("b", "run:1", loss, 1)
         assert await read(journal, "run:1") == ["good"]
 
     async def test_a_discarded_create_takes_its_entity_along(self, shelf: Shelf) -> None:
@@ -556,20 +558,44 @@ class Outcomes:
         assert await claimed(journal, shelf.now) == ["run:child"]
         (backlog,) = await journal.backlogs()
         assert (backlog.entries, backlog.held_lanes, backlog.parked) == (1, 0, 0)
+        (kept,) = await journal.losses("run:1")
+        assert (kept.loss.kind, kept.loss.item) == (LossKind.RUN, "")
 
     async def test_losses_are_counted_per_entity_and_detail(self, shelf: Shelf) -> None:
         journal = await shelf.open()
         await keep(journal, "run:1", "x")
-        short, long = Loss(reason="value", detail="tag a"), Loss(reason="value", detail="tag b")
+        short, long = tag_loss("a"), tag_loss("b" * 900)
 
         await journal.record(Progress(backend="b", key="run:1", losses=(short, long)))
-        shelf.now += 1
         await journal.record(Progress(backend="b", key="run:1", losses=(short,)))
+        journal = await shelf.reopen()
 
-        assert await journal.losses("run:1") == [("b", "run:1", short, 2), ("b", "run:1", long, 1)]
+        assert [(kept.loss, kept.times) for kept in await journal.losses("run:1")] == [(long, 1), (short, 2)]
         assert await journal.losses("run:2") == []
-        assert len(await journal.losses(limit=1)) == 1
         assert (await journal.backlogs())[0].losses == 3
+
+    async def test_losses_are_read_page_by_page_and_by_backend(self, shelf: Shelf) -> None:
+        """The newest first; one that is counted again keeps its place, so that no page repeats or misses any."""
+        journal = await shelf.open(secondaries=("b", "c"))
+        for number in range(5):
+            for backend in ("b", "c"):
+                await journal.record(
+                    Progress(backend=backend, key=f"run:{number % 2}", losses=(tag_loss(str(number)),))
+                )
+        await journal.record(Progress(backend="b", key="run:0", losses=(tag_loss("0"),)))
+
+        first = await journal.losses(backend="b", limit=3)
+        rest = await journal.losses(backend="b", before=first[-1].loss_id, limit=3)
+        of_one = await journal.losses("run:1", backend="c", before=first[0].loss_id)
+
+        assert [kept.loss.item for kept in first + rest] == ["4", "3", "2", "1", "0"]
+        assert {kept.backend for kept in first + rest} == {"b"}
+        assert [(kept.backend, kept.loss.item) for kept in of_one] == [("c", "3"), ("c", "1")]
+        assert await journal.losses(before=1) == []
+
+
+def tag_loss(key: str) -> Loss:
+    return Loss(kind=LossKind.TAG, item=key, reason="value", detail="too long")
 
 
 class Replacing:
@@ -1197,7 +1223,7 @@ async def _give_up(journal: Journal, _: int) -> None:
 
 
 async def _skip(journal: Journal, _: int) -> None:
-    await _outcome(journal, parks=False, loss=Loss(reason="discarded", detail="x"))
+    await _outcome(journal, parks=False, loss=Loss(kind=LossKind.RUN, reason="discarded", detail="x"))
 
 
 async def _retry(journal: Journal, _: int) -> None:

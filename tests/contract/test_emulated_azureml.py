@@ -1,21 +1,26 @@
 """What the emulated Azure ML enforces beside files: the items of the facts, each with its switch on or off."""
 
 import asyncio
+import contextlib
+import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from aiohttp import ClientSession
+from aiohttp import ClientSession, TCPConnector
 
 from dualtrack.demo.servers import Emulator, MlflowServer
 from dualtrack.emulators.azureml_scope import AUDIENCE, DEFAULT_SCOPE
 from dualtrack.emulators.azureml_workspace import STRICT, Choices, settings_of
+from dualtrack.emulators.buckets import Tells
 from dualtrack.emulators.faults import Refuse, Rule
 from dualtrack.emulators.tokens import Tokens
+from tests.support.identity import certified
 from tests.support.servers import Control, emulating
 
 TOKEN = "a-token"
@@ -151,6 +156,7 @@ async def test_a_lenient_workspace_has_what_mlflow_has(lenient: Client) -> None:
     full = f"/mlflow/v2.0{DEFAULT_SCOPE}/api/2.0/mlflow-artifacts/artifacts"
 
     assert (await lenient.ask("GET", full))[0] == 200
+    assert (await lenient.ask("GET", f"/mlflow/v2.0{DEFAULT_SCOPE}/health")) == (200, b"OK")
     assert (await lenient.get("artifacts/list", run_id=run))[0] == 200
     assert (await lenient.post("logged-models/search", {"experiment_ids": ["0"]}))[0] == 200
     assert (await lenient.get("metrics/get-history", run_id=run, metric_key="m", max_results="25000"))[0] == 200
@@ -250,6 +256,15 @@ async def test_odd_names_are_refused_or_hidden(mlflow_primary: MlflowServer, str
         assert name not in {each["name"] for each in listed["experiments"]}
         assert is_refused(await quirky.post("experiments/create", {"name": "x/" * 129}))
     assert is_refused(await strict.post("experiments/create", {"name": name}))
+
+
+async def test_an_experiment_keeps_its_name(strict: Client, lenient: Client) -> None:
+    """There is no rename, unless the workspace is to have one."""
+    experiment, other = await strict.experiment(), await lenient.experiment()
+    refused = await strict.post("experiments/update", {"experiment_id": experiment, "new_name": unique()})
+
+    assert is_refused(refused, 400, "BAD_REQUEST")
+    assert (await lenient.post("experiments/update", {"experiment_id": other, "new_name": unique()}))[0] == 200
 
 
 async def test_a_name_is_taken_once(strict: Client) -> None:
@@ -383,6 +398,15 @@ async def test_a_batch_without_metrics_has_nothing_to_wait_for(strict: Client) -
     assert is_refused(await log_later(strict, {"run_id": str(uuid4()), "metrics": points(1)}), 404, MISSING)
 
 
+async def test_deferred_metrics_can_be_refused(mlflow_primary: MlflowServer) -> None:
+    """What the store does not take is said to who asks, not to who logged."""
+    async with workspace(mlflow_primary, replace(STRICT, polls=0)) as client:
+        run = await client.run()
+        _, later = await log_later(client, {"run_id": run, "metrics": [{**points(1)[0], "key": "no $ name"}]})
+
+        assert is_refused(await status(client, run_id=run, batch_tracking_id=later["batch_tracking_id"]))
+
+
 # ---- 15: run history ----------------------------------------------------------------------------------------------
 
 
@@ -425,6 +449,19 @@ async def test_events_move_the_status(strict: Client) -> None:
     assert (told["status"], told["endTimeUtc"]) == ("Completed", "2026-11-21T12:00:00+00:00")
 
 
+async def test_an_event_is_of_now_unless_it_says_when(strict: Client) -> None:
+    """A time that cannot be read is no reason to lose the end of a run."""
+    run, experiment = unique(), await strict.experiment()
+    path = f"/experimentids/{experiment}/runs/{run}"
+    await strict.history("PATCH", path, {"runId": run, "status": "Running"})
+    began = datetime.now(UTC)
+    await strict.history("POST", f"{path}/events", {"timestamp": "?", "name": "Microsoft.MachineLearning.Run.Failed"})
+    _, told = await strict.history("GET", path)
+
+    assert told["status"] == "Failed"
+    assert abs(datetime.fromisoformat(told["endTimeUtc"]) - began) < timedelta(minutes=1)
+
+
 async def test_a_chosen_id_works_for_all_that_a_run_has(lenient: Client, mlflow_primary: MlflowServer) -> None:
     """Writes, filters and files too; also where ids are the real server's."""
     async with workspace(mlflow_primary, Choices(has_own_files=True)) as client:
@@ -453,7 +490,7 @@ async def test_two_who_choose_the_same_id_make_one_run(strict: Client) -> None:
 
 
 async def test_run_history_refuses_in_lower_case(strict: Client) -> None:
-    """An odd id, another id in the body, an experiment, run or status that is not there, a token that is missing."""
+    """An odd id, another one in the body, an experiment, run, status or tag that cannot be, a token that is missing."""
     experiment, run = await strict.experiment(), unique()
     place = f"/experimentids/{experiment}/runs"
     refused = [
@@ -461,13 +498,14 @@ async def test_run_history_refuses_in_lower_case(strict: Client) -> None:
         await strict.history("PATCH", f"{place}/{run}", {"runId": "other"}),
         await strict.history("PATCH", f"/experiments/{unique()}/runs/{run}", {"runId": run}),
         await strict.history("PATCH", f"{place}/{run}", {"runId": run, "status": "Odd"}),
+        await strict.history("PATCH", f"{place}/{run}", {"runId": run, "tags": {"no $ name": "x"}}),
         await strict.history("GET", f"{place}/{uuid4()}"),
         await strict.history("POST", f"{place}/{uuid4()}/events", {"name": "x"}),
         await strict.history("POST", "/experiments/a%2Fb", {}),
         await strict.ask("GET", f"{HISTORY}{place}/{run}", headers={"Authorization": ""}),
     ]
 
-    assert [each[0] for each in refused] == [400, 400, 404, 400, 404, 404, 400, 401]
+    assert [each[0] for each in refused] == [400, 400, 404, 400, 400, 404, 404, 400, 401]
     assert all("error_code" not in each[1] and each[1]["error"]["code"] == "UserError" for each in refused)
     assert await strict.history("GET", f"{place}/{run}/other") == NOTHING
 
@@ -501,12 +539,19 @@ async def test_versions_come_from_this_workspace(strict: Client) -> None:
         f"{root}/model",
         f"azureml://experiments/x/runs/{run}/artifacts/m",
         "azureml://artifacts/LocalUpload/c/m",
+        f"runs:/{run}/m",
     ):
         assert (await version(source))[0] == 200
-    for source in ("s3://b/m", f"{root}/model".replace("/demo/", "/other/"), f"{root}".replace(run, str(uuid4()))):
+    for source in (
+        "s3://b/m",
+        f"runs:/{uuid4()}/m",
+        f"{root}/model".replace("/demo/", "/other/"),
+        f"{root}".replace(run, str(uuid4())),
+    ):
         assert is_refused(await version(source))
     _, found = await strict.get("model-versions/search", filter=f"run_id = '{run}'")
-    assert [each["run_id"] for each in found["model_versions"]] == [run] * 3
+    assert [each["run_id"] for each in found["model_versions"]] == [run] * 4
+    assert f"runs:/{run}/m" in {each["source"] for each in found["model_versions"]}
 
 
 @pytest.mark.parametrize(
@@ -527,6 +572,16 @@ async def test_the_registry_refuses(strict: Client, method: str, path: str, body
 
     assert (await strict.ask(method, f"{BASE}/{path}", {"name": name, **body}))[0] == 400
     assert (await strict.get("registered-models/get", name=name))[0] == (404 if path.endswith("create") else 200)
+
+
+async def test_a_registry_can_be_without_renames(mlflow_primary: MlflowServer) -> None:
+    """Which of the two refusals is the service's is not known."""
+    async with workspace(mlflow_primary, replace(STRICT, says_why=False)) as client:
+        name = unique()
+        await client.post("registered-models/create", {"name": name})
+
+        assert await client.post("registered-models/rename", {"name": name, "new_name": "other"}) == NOTHING
+        assert await client.ask("DELETE", f"{BASE}/registered-models/delete", {"name": name}) == NOTHING
 
 
 @pytest.mark.parametrize("text", ["name LIKE 'a%'", "name ilike 'a'", "tags.a = 'b'", "tag.a = 'b'"])
@@ -550,6 +605,21 @@ async def test_it_throttles(strict: Client, after: str) -> None:
         assert (await answer.json())["Error"]["Code"] == "RequestThrottled"
 
 
+@pytest.mark.parametrize("tells", Tells)
+async def test_it_can_have_a_rate(mlflow_primary: MlflowServer, tells: Tells) -> None:
+    """So many calls at once pass, the next is told to wait, in the way that was chosen."""
+    async with workspace(mlflow_primary, replace(STRICT, rate=0.1, tells=tells)) as client:
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        assert (await client.get("experiments/get-by-name", experiment_name="Default"))[0] == 200
+        async with client.session.get(f"{client.url}{BASE}/runs/get", headers=headers) as answer:
+            assert answer.status == 429
+            assert (await answer.json())["Error"]["Code"] == "RequestThrottled"
+            said = answer.headers.get("Retry-After", "")
+
+    assert (said == "") == (tells is Tells.NOTHING)
+    assert (said == "10") == (tells is Tells.SECONDS)
+
+
 # ---- as a process -------------------------------------------------------------------------------------------------
 
 
@@ -566,5 +636,30 @@ async def test_a_process_can_be_strict(mlflow_primary: MlflowServer, tmp_path: P
             assert run.count("-") == 4
             assert await client.post("logged-models/search", {}) == NOTHING
             assert is_refused(await client.post("runs/search", {"order_by": ["metrics.m"]}))
+    finally:
+        await asyncio.to_thread(emulator.stop)
+
+
+async def test_a_process_can_speak_tls(mlflow_primary: MlflowServer, tmp_path: Path) -> None:
+    """By a certificate that is made for the test, and with signed URLs that lead to a host of the cloud."""
+    _, trusting = certified(tmp_path)
+    storage = "https://account.blob.core.windows.net"
+    options = ("--strict", "--tls", str(tmp_path / "both.pem"), "--storage-origin", storage)
+    emulator = Emulator("azureml", *options, upstream=mlflow_primary.url, token=TOKEN, log_path=tmp_path / "log")
+    url = emulator.url.replace("http://127.0.0.1", "https://localhost")
+
+    def is_up() -> bool:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/__emulator__/log", context=trusting):
+            return True
+        return False
+
+    try:
+        await asyncio.to_thread(emulator.process.wait_ready, is_up)
+        async with ClientSession(connector=TCPConnector(ssl=trusting)) as session:
+            client = Client(url, session)
+            experiment = await client.experiment()
+            files = f"{HISTORY}/experiments/{experiment}/runs/{await client.run(experiment)}/artifacts"
+            _, made = await client.ask("POST", f"{files}/batch/metadata", {"paths": [{"path": "a"}]})
+            assert made["artifactContentInformation"]["a"]["contentUri"].startswith(f"{storage}/azureml/")
     finally:
         await asyncio.to_thread(emulator.stop)

@@ -331,8 +331,21 @@ async def test_roots_are_those_of_a_workspace_if_so_wanted(mlflow_primary: Mlflo
         _, of_model = await plain.call("GET", f"{API}/logged-models/{model}")
         _, experiment = await plain.call("GET", f"{API}/experiments/get?experiment_id=0")
         served, _ = await plain.call("GET", "/api/2.0/mlflow-artifacts/artifacts?path=")
+        name, downloads = f"m-{run}", []
+        await plain.call("POST", f"{API}/registered-models/create", {"name": name})
+        sources = (f"mlflow-artifacts:/0/{run}/artifacts/a/b", f"models:/{model}", "s3://elsewhere/x")
+        for number, source in enumerate(sources, start=1):
+            version = {"name": name, "source": source, "run_id": run, "model_id": model if model in source else ""}
+            await plain.call("POST", f"{API}/model-versions/create", version)
+            asked = f"{API}/model-versions/get-download-uri?name={name}&version={number}"
+            downloads.append((await plain.call("GET", asked))[1]["artifact_uri"])
 
     assert got["run"]["info"]["artifact_uri"] == f"dbfs:/databricks/mlflow-tracking/0/{run}/artifacts"
+    assert downloads == [
+        f"dbfs:/databricks/mlflow-tracking/0/{run}/artifacts/a/b",
+        f"dbfs:/databricks/mlflow-tracking/0/logged_models/{model}/artifacts",
+        "s3://elsewhere/x",
+    ]
     root = f"dbfs:/databricks/mlflow-tracking/0/logged_models/{model}/artifacts"
     assert of_model["model"]["info"]["artifact_uri"] == root
     assert experiment["experiment"]["artifact_location"] == "dbfs:/databricks/mlflow-tracking/0"

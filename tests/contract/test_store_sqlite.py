@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
+from dualtrack.core.loss import LossKind
 from dualtrack.errors import JournalError, StartError
-from dualtrack.ports import ArtifactNote, Lane, Settlement
+from dualtrack.ports import ArtifactNote, Lane, Loss, Progress, Settlement
 from dualtrack.store.parking import last_cause
 from dualtrack.store.record import seal
 from dualtrack.store.steps import SQL, find_rooted
@@ -25,6 +26,8 @@ from tests.support.journals import fill, keep
 from tests.support.sqlite_shelf import ROOT, SqliteShelf
 from tests.support.writes import note, run, twin
 
+SCHEMA = ROOT / "dualtrack/store/schema/sqlite"
+NEWEST = len(list(SCHEMA.glob("*.sql")))
 MUCH = 1 << 30
 RUN_1 = Lane(backend="b", key="run:1", attempts=0)
 
@@ -148,7 +151,7 @@ async def test_an_empty_file_becomes_a_journal(shelf: SqliteShelf) -> None:
 
     await shelf.open()
 
-    assert execute(shelf.path, "PRAGMA user_version") == [(2,)]
+    assert execute(shelf.path, "PRAGMA user_version") == [(NEWEST,)]
     assert execute(shelf.path, "PRAGMA journal_mode") == [("wal",)]
 
 
@@ -200,13 +203,34 @@ async def test_a_journal_of_the_first_release_goes_on(shelf: SqliteShelf) -> Non
         Settlement(entry_id=new, key="run:2", artifact=ArtifactNote(path="p", size=1, sha256="5a", spool="kept"))
     )
 
-    assert execute(shelf.path, "PRAGMA user_version") == [(2,)]
+    assert execute(shelf.path, "PRAGMA user_version") == [(NEWEST,)]
     entries = await journal.read(RUN_1, MUCH)
     assert [(entry.exchange.body, entry.spool) for entry in entries] == [(b"parked", ""), (b"queued", "")]
     assert [entry.entry_id for entry in found] == [8]
     assert await journal.rooted("b", ["s3://1"]) == twin(run("1"), "b", "on-b", root="s3://1")
     assert await journal.spooled() == {"kept"}
     assert new > 9
+
+
+async def test_losses_of_an_earlier_release_stay_on_record(shelf: SqliteShelf) -> None:
+    """They said only a reason; what is lost again from now on says what it is."""
+    with closing(sqlite3.connect(shelf.path, isolation_level=None)) as connection:
+        for number in (1, 2):
+            connection.executescript(next(SCHEMA.glob(f"000{number}_*.sql")).read_text())
+        connection.execute("PRAGMA user_version=2")
+        connection.execute("INSERT INTO losses VALUES ('b', 'run:1', 'shortened', 'tag t: too long', 3, 2.0)")
+        connection.execute("INSERT INTO losses VALUES ('b', 'run:1', 'over_limit', 'param p: too many', 1, 1.0)")
+    journal = await shelf.open()
+    new = Loss(kind=LossKind.TAG, item="t", reason="shortened", detail="tag t: too long")
+    await journal.record(Progress(backend="b", key="run:1", losses=(new,)))
+
+    found = await journal.losses("run:1")
+    assert [(each.loss.kind, each.loss.item, each.loss.reason, each.times) for each in found] == [
+        ("tag", "t", "shortened", 1),
+        ("unknown", "", "shortened", 3),
+        ("unknown", "", "over_limit", 1),
+    ]
+    assert (await journal.backlogs())[0].losses == 5
 
 
 @pytest.mark.parametrize(
@@ -216,6 +240,10 @@ async def test_a_journal_of_the_first_release_goes_on(shelf: SqliteShelf) -> Non
         (lambda connection: last_cause(connection, "b", "run:1", ["x", "y"]), "parked_lane (backend=? AND key=?)"),
         (lambda connection: connection.execute(SQL["is_spooled"], ("x",)), "entries_spool (spool=?)"),
         (lambda connection: connection.execute(SQL["is_spooled"], ("x",)), "parked_spool (spool=?)"),
+        (
+            lambda connection: connection.execute(SQL["losses_of"], (None, 9, 9, "run:1")),
+            "sqlite_autoindex_losses_1 (key=?",
+        ),
         (lambda connection: connection.execute(SQL["delete_artifact"], ("x", "y")), "(key=? AND path>? AND path<?)"),
     ],
 )
@@ -274,8 +302,8 @@ async def test_a_damaged_record_is_set_aside_and_the_others_arrive(shelf: Sqlite
     assert arrived == ["first", "third"]
     usage = await journal.usage()
     assert (usage.quarantined, usage.entries) == (1, 2)
-    ((_, key, loss, times),) = await journal.losses()
-    assert (key, loss.reason, times) == ("run:1", "damaged_record", 1)
+    (kept,) = await journal.losses()
+    assert (kept.key, kept.loss.kind, kept.loss.reason, kept.times) == ("run:1", "write", "damaged_record", 1)
     assert execute(shelf.path, "SELECT count(*) FROM entries WHERE instr(record, 'secon')") == [(0,)]
 
 

@@ -11,6 +11,7 @@ from dualtrack.demo.compare import Side
 from dualtrack.demo.servers import MlflowServer
 from dualtrack.emulators.azureml import DEFAULT_SCOPE, AzureML
 from dualtrack.emulators.azureml_artifacts import AzureArtifacts, root_of
+from dualtrack.emulators.faults import Refuse, Rule
 from dualtrack.emulators.tracking import Settings
 from tests.support.files import get, listing, mirror_of, put, run_root, target
 from tests.support.flow import SECRETS, Json, Launcher, Running, Workspace
@@ -106,3 +107,25 @@ async def test_a_primary_serves_its_files_through_the_proxy(
         assert (await proxy.call("DELETE", target(root, name))).status == 200
         assert (await get(proxy, root, name)).status == 404
         await proxy.stop()
+
+
+async def test_many_small_files_are_registered_together(
+    launch: Launcher, a: Workspace, mlflow_secondary: MlflowServer, session: ClientSession
+) -> None:
+    """They waited for the secondary, so they are there at once: a call registers as many as are sent side by side."""
+    async with azure("b", mlflow_secondary, session) as b:
+        proxy = await launch(a, b)
+        run_id = await proxy.create_run(await proxy.create_experiment())
+        root = await run_root(proxy, run_id)
+        await proxy.drained()
+        await b.control.set_faults(Rule(path="batch/metadata", first=1, action=Refuse(status=503)))
+        contents = {f"d/{number}.txt": b"%d" % number for number in range(60)}
+        for path, content in contents.items():
+            await put(proxy, root, path, content)
+        await proxy.drained(60)
+        mirror = await mirror_of(b, proxy, run_id)
+        calls = [seen for seen in await b.control.log() if seen["path"].endswith("/batch/metadata")]
+
+        assert await files_of(proxy, b, mirror) == contents
+        assert len(calls) < 20
+        assert (await proxy.backend())["parked"] == 0

@@ -53,7 +53,7 @@ async def test_a_history_comes_in_pages_that_it_takes(proxy: Running) -> None:
 
 async def test_its_refusals_are_said_in_mlflow_s_shape(proxy: Running) -> None:
     """A code that clients decide by and a message that people read, whatever the body was."""
-    unknown = await proxy.call("POST", "logged-models", {"experiment_id": "1", "name": "m"})
+    unknown = await proxy.call("GET", "logged-models/m-1/artifacts/directories")
     refused = await proxy.call("POST", "experiments/create", {"name": f"/Shared/{unique()}"})
 
     assert (unknown.status, unknown.code) == (404, "ENDPOINT_NOT_FOUND")

@@ -89,3 +89,25 @@ async def test_a_folder_that_may_not_be_made_is_parked_with_the_reason(mirroring
 
     (parked,) = (await mirroring.admin.call("GET", "/api/v1/parked")).json["parked"]
     assert "protected" in parked["cause"]
+
+
+@pytest.mark.parametrize("home", ["primary", "secondary"])
+async def test_a_logged_model_is_registered_from_its_own_root(
+    launch: Launcher, a: Workspace, databricks: Workspace, home: str
+) -> None:
+    """The workspace's registry takes Databricks' own sources alone, and no `models:/m-…`, as clients send it."""
+    sides = (databricks, a) if home == "primary" else (a, databricks)
+    proxy = await launch(*sides, backends={"b": KIND}, registry="b")
+    experiment_id = await proxy.create_experiment(f"/Shared/{unique()}")
+    run_id = await proxy.create_run(experiment_id)
+    body = {"experiment_id": experiment_id, "name": "m", "source_run_id": run_id}
+    model_id = (await proxy.post("logged-models", **body))["model"]["info"]["model_id"]
+    name = unique()
+    await proxy.post("registered-models/create", name=name)
+    source = f"models:/{model_id}"
+    await proxy.post("model-versions/create", name=name, source=source, model_id=model_id, run_id=run_id)
+    (asked,) = await databricks.writes("model-versions/create")
+
+    assert asked["source"].startswith("dbfs:/databricks/mlflow-tracking/")
+    assert asked["source"].endswith(f"/logged_models/{asked['model_id']}/artifacts")
+    assert (asked["model_id"] == model_id) is (home == "primary")

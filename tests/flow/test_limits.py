@@ -30,10 +30,11 @@ async def launched(launch: Launcher, a: Workspace, azure: Workspace, **options: 
     return await launch(a, azure, backends={"b": {"kind": "azureml", **options}})
 
 
-async def lossy(proxy: Running, run_id: str) -> dict[str, str]:
-    """What the proxy recorded of a run: the reason by the detail."""
-    listed: list[Json] = (await proxy.admin.call("GET", f"/api/v1/losses?key=run:{run_id}")).json["losses"]
-    return {item["detail"]: item["reason"] for item in listed}
+async def lossy(proxy: Running, run_id: str) -> dict[tuple[str, str], str]:
+    """What the proxy recorded of a run: the reason by what it is."""
+    listed: list[Json] = (await proxy.admin.call("GET", f"/api/v1/losses?key=run:{run_id}&limit=1000")).json["losses"]
+    assert {item["backend"] for item in listed} <= {"b"}
+    return {(item["kind"], item["item"]): item["reason"] for item in listed}
 
 
 def keys(run: Json, kind: str) -> set[str]:
@@ -64,6 +65,45 @@ async def test_a_run_with_more_than_a_workspace_holds(launch: Launcher, a: Works
     assert run["info"]["status"] == "FINISHED"
     assert (await proxy.backend())["parked"] == 0
     assert await proxy.metric("lossy_total", backend="b", kind="over_limit") == len(kept["params"]) + len(kept["tags"])
+    listed = [("param", key) for key in kept["params"]] + [("tag", key) for key in kept["tags"]]
+    assert await lossy(proxy, run_id) == dict.fromkeys(listed, "over_limit")
+    refused = await proxy.metric("delivery_calls_total", backend="b", operation="logBatch", outcome="400")
+    sent = await proxy.metric("delivery_calls_total", backend="b", operation="logBatch", outcome="ok")
+    assert (refused, sent <= 6) == (2, True)
+
+
+async def test_a_run_that_begins_with_too_many_tags(launch: Launcher, a: Workspace, azure: Workspace) -> None:
+    """It is made with as many as there may be, those that find it first, and the rest stands in its overflow."""
+    proxy = await launched(launch, a, azure)
+    tags = [{"key": f"t{number:02}", "value": str(number)} for number in range(60)]
+    parent = await proxy.create_run(await proxy.create_experiment())
+    given = [*tags, {"key": "mlflow.parentRunId", "value": parent}]
+    run_id = await proxy.create_run(await proxy.create_experiment(), tags=given)
+    await proxy.drained()
+    there = keys(await mirror_of(azure, proxy, run_id), "tags")
+    kept = orjson.loads((await mirrored(azure, proxy, run_id))[OVERFLOW])
+
+    assert len(there) == 50
+    assert {"dualtrack.source", "dualtrack.source_run_id", "mlflow.parentRunId"} <= there
+    assert {key for key in there if key.startswith("t")} | kept["tags"].keys() == {tag["key"] for tag in tags}
+    assert await lossy(proxy, run_id) == {("tag", key): "over_limit" for key in kept["tags"]}
+
+
+async def test_values_that_are_there_already_take_no_room(launch: Launcher, a: Workspace, azure: Workspace) -> None:
+    """A full run takes new values of the tags that it has; of a batch with others too, those alone are left out."""
+    proxy = await launched(launch, a, azure)
+    run_id = await proxy.create_run(await proxy.create_experiment())
+    for value in ("old", "new"):
+        tags = [{"key": f"t{number:02}", "value": value} for number in range(48 if value == "old" else 60)]
+        await proxy.post("runs/log-batch", run_id=run_id, tags=tags)
+        await proxy.drained()
+    run = await mirror_of(azure, proxy, run_id)
+    kept = orjson.loads((await mirrored(azure, proxy, run_id))[OVERFLOW])
+
+    there = {tag["key"]: tag["value"] for tag in run["data"]["tags"] if tag["key"].startswith("t")}
+    assert {value for key, value in there.items() if key < "t48"} == {"new"}
+    assert kept["tags"].keys() == {f"t{number}" for number in range(48, 60)} - there.keys()
+    assert set(kept["tags"].values()) == {"new"}
 
 
 async def test_what_is_too_long_is_shortened_and_kept_whole(launch: Launcher, a: Workspace, azure: Workspace) -> None:
@@ -88,7 +128,11 @@ async def test_what_is_too_long_is_shortened_and_kept_whole(launch: Launcher, a:
     assert [value for key, value in there.items() if key.startswith("k" * 90)] == ["named"]
     assert there["short"] == "stays"
     assert "json" not in there
-    assert sorted(recorded.values()) == ["shortened", "shortened", "skipped"]
+    assert recorded == {
+        ("tag", "in the create"): "shortened",
+        ("tag", long_key): "shortened",
+        ("tag", "json"): "skipped",
+    }
 
     await proxy.post("runs/delete-tag", run_id=run_id, key=long_key)
     await proxy.drained()

@@ -191,6 +191,31 @@ async def test_metrics_of_a_model_are_metrics_of_its_run(proxy: Running, bare: W
     assert any(model.model_id in loss for loss in await losses(proxy))
 
 
+async def test_what_log_model_sends_once_more_is_not_sent_there(proxy: Running, bare: Workspace) -> None:
+    """All metrics of a step, again, for the model: the run there has them; what it has not is sent."""
+    experiment_id, run_id = await began(proxy)
+    points: list[Json] = [{"key": "loss", "value": at / 4, "timestamp": 5 + at, "step": 0} for at in range(3)]
+    await proxy.post("runs/log-batch", run_id=run_id, metrics=points)
+    await settled(proxy)
+    model = await log_model(proxy, experiment_id, run_id)
+    new: Json = {"key": "accuracy", "value": 1.0, "timestamp": 9, "step": 0}
+    repeated = [{**point, "model_id": model.model_id} for point in [*points, new]]
+    await proxy.post("runs/log-batch", run_id=run_id, metrics=repeated)
+    await settled(proxy)
+    await proxy.post("runs/log-batch", run_id=run_id, metrics=[{**new, "key": "other"}, *repeated])
+    await settled(proxy)
+    sent = [metric for body in await bare.writes("runs/log-batch") for metric in body.get("metrics", ())]
+
+    assert [(item["key"], item["timestamp"]) for item in sent] == [
+        ("loss", 5),
+        ("loss", 6),
+        ("loss", 7),
+        ("accuracy", 9),
+        ("other", 9),
+    ]
+    assert (await bare.control.duplicates())["metric_points"] == 0
+
+
 @pytest.mark.parametrize("at_once", [False, True], ids=["one after the other", "at once"])
 async def test_models_of_one_name_keep_their_own_files(proxy: Running, bare: Workspace, at_once: bool) -> None:
     """Each logged into the same run, under the same name, with files of the same names; however they arrive there."""

@@ -300,6 +300,7 @@ def test_variables_expand_after_yaml_was_read() -> None:
             "written into the file",
         ),
         (backend("ca_file: /nowhere/x.pem"), "backends.b.ca_file", "cannot be read"),
+        (backend("run_ids: same"), "backends.b.run_ids", "is for Azure ML"),
         (backend("web_url: 'ftp://x'"), "backends.b.web_url", "a browser opens"),
         (backend("experiment_names: {rul: keep}"), "backends.b.experiment_names.rul", "is not a key"),
         (backend("experiment_names: {rule: template}"), "backends.b.experiment_names.template", "is missing"),

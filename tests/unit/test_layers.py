@@ -58,6 +58,7 @@ MAY: Final = {
     "admin": May(
         "core translate ports errors metrics", "aiohttp.web aiohttp.typedefs multidict orjson structlog", NO_SQL
     ),
+    "models": May("core translate ports errors", "mlflow", NO_SQL),
     "backends": May(
         "core ports errors metrics", "aiohttp httptools multidict yarl orjson azure databricks mlflow tenacity", NO_SQL
     ),
@@ -82,6 +83,7 @@ ONLY_FOR: Final = {
     "cli": {"__main__"},
     "demo": {"cli"},
     "emulators": {"demo"},
+    "models": {"app"},
     "store": {"app"},
     "backends": {"app"},
     "logs": {"app", "cli"},

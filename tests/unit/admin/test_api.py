@@ -14,6 +14,7 @@ from dualtrack.admin.api import make_admin
 from dualtrack.admin.status import BackendStatus, Status
 from dualtrack.core.exchange import Exchange
 from dualtrack.core.ids import BackendId, ClientId, EntityKind, Ref, Twin
+from dualtrack.core.loss import LossKind
 from dualtrack.errors import JournalError
 from dualtrack.metrics import Metrics
 from dualtrack.ports import Loss, Parking, Progress, Settlement, Usage
@@ -257,7 +258,7 @@ async def test_a_bad_limit_is_refused(client: Client, limit: str) -> None:
 
 
 async def test_losses_are_listed_by_key(client: Client, journal: SqliteJournal) -> None:
-    loss = Loss(reason="tag_too_long", detail="mlflow.note")
+    loss = Loss(kind=LossKind.TAG, item="note", reason="shortened", detail="too long")
     await journal.record(Progress(backend="b", key=RUN.key, losses=(loss, loss)))
 
     every = await read(await client.get("/api/v1/losses"))
@@ -265,8 +266,31 @@ async def test_losses_are_listed_by_key(client: Client, journal: SqliteJournal) 
     others = await read(await client.get("/api/v1/losses", params={"key": "run:other"}))
 
     assert every == mine
-    assert [(row["reason"], row["times"]) for row in mine["losses"]] == [("tag_too_long", 2)]
-    assert others == {"losses": []}
+    assert mine["losses"] == [
+        {
+            "backend": "b",
+            "key": RUN.key,
+            "kind": "tag",
+            "item": "note",
+            "reason": "shortened",
+            "detail": "too long",
+            "times": 2,
+        }
+    ]
+    assert others == {"losses": [], "next": None}
+
+
+async def test_losses_come_in_pages_and_by_backend(client: Client, journal: SqliteJournal) -> None:
+    losses = tuple(Loss(kind=LossKind.PARAM, item=str(number), reason="over_limit", detail="") for number in range(3))
+    await journal.record(Progress(backend="b", key=RUN.key, losses=losses))
+
+    first = await read(await client.get("/api/v1/losses", params={"limit": 2, "backend": "b"}))
+    rest = await read(await client.get("/api/v1/losses", params={"limit": 2, "backend": "b", **first["next"]}))
+    elsewhere = await read(await client.get("/api/v1/losses", params={"backend": "c"}))
+
+    assert [row["item"] for row in first["losses"] + rest["losses"]] == ["2", "1", "0"]
+    assert (rest["next"], elsewhere["losses"]) == (None, [])
+    assert "before" in (await read(await client.get("/api/v1/losses", params={"before": "x"}), 400))["error"]
 
 
 # --- parked -----------------------------------------------------------------------------------------------------------
@@ -318,8 +342,8 @@ async def test_discarding_keeps_the_note(client: Client, journal: SqliteJournal)
     await read(await client.post(f"/api/v1/parked/{number}/discard", json={"note": " by hand "}, headers=BEARER))
 
     assert await journal.parked() == []
-    ((_, key, loss, _),) = await journal.losses()
-    assert (key, loss.detail) == (RUN.key, "createRun: by hand")
+    (kept,) = await journal.losses()
+    assert (kept.key, kept.loss.detail) == (RUN.key, "createRun: by hand")
 
 
 @pytest.mark.parametrize(
@@ -475,7 +499,7 @@ async def test_without_a_journal_everything_is_empty(source: Source) -> None:
     async with TestClient(TestServer(app)) as client:
         assert await read(await client.get("/api/v1/ids")) == {"entities": [], "next": None}
         assert await read(await client.get("/api/v1/parked")) == {"parked": []}
-        assert await read(await client.get("/api/v1/losses")) == {"losses": []}
+        assert await read(await client.get("/api/v1/losses")) == {"losses": [], "next": None}
         assert (await client.get("/metrics")).status == 200
         await read(await client.get("/api/v1/ids/x"), 404)
         await read(await client.get("/api/v1/parked/1"), 404)

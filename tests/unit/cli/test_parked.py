@@ -70,8 +70,8 @@ def test_discard_with_the_token_of_the_environment(shell: Shell, proxy: RunningP
     result = shell(*arguments, DUALTRACK_ADMIN_TOKEN=TOKEN)
 
     assert (result.exit_code, result.stdout) == (0, f"discarded: {number}\n")
-    ((_, _, loss, _),) = proxy.call(proxy.journal.losses())
-    assert loss.detail == "createRun: by hand"
+    (kept,) = proxy.call(proxy.journal.losses())
+    assert kept.loss.detail == "createRun: by hand"
 
 
 def test_an_address_and_a_file_that_has_the_token(shell: Shell, proxy: RunningProxy, config: Path) -> None:

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from dualtrack.core.coalesce import Batch
 from dualtrack.core.entry import Entry
 from dualtrack.core.exchange import Document, Exchange
+from dualtrack.core.ids import Ref
 from dualtrack.core.limits import MLFLOW, BatchLimits
-from dualtrack.delivery.plan import BatchStep, SingleStep, Step, UnreadableStep, plan
+from dualtrack.delivery.plan import SIDE_BY_SIDE, BatchStep, FilesStep, SingleStep, Step, UnreadableStep, plan
+from dualtrack.translate.files import DELETE, UPLOAD, tell
 from dualtrack.translate.operations import OPERATIONS, Shape
 from tests.support.exchanges import EXCHANGES, MODEL, PARENT, RUN, pair, post
 
@@ -49,13 +51,32 @@ def test_adjacent_writes_share_a_call() -> None:
     assert len(step.batch) == 4
 
 
+def upload(path: str, ref: Ref = RUN) -> Exchange:
+    return tell(UPLOAD, ref, path)
+
+
+def test_files_that_follow_one_another_go_side_by_side() -> None:
+    """Until one comes again, something else comes, or there are many."""
+    gone = tell(DELETE, RUN, "a")
+    steps = planned(upload("a"), upload("b"), upload("a"), gone, upload("a"), metric(1), upload("b"), upload("c"))
+
+    assert done(steps) == [(1, 2), (3,), (4,), (5,), (6,), (7, 8)]
+    assert [type(step) for step in steps] == [FilesStep, *[SingleStep] * 3, BatchStep, FilesStep]
+    many = planned(*(upload(str(number)) for number in range(SIDE_BY_SIDE + 5)))
+    assert [len(step) for step in done(many)] == [SIDE_BY_SIDE, 5]
+
+
+def test_files_of_two_owners_do_not_mix() -> None:
+    assert done(planned(upload("a"), upload("b", MODEL), upload("c", MODEL))) == [(1,), (2, 3)]
+
+
 def test_what_cannot_share_is_a_barrier() -> None:
     """A tag's deletion comes after its setting, and the end of a run after all of it."""
     steps = planned(metric(1), EXCHANGES["setTag"], EXCHANGES["deleteTag"], EXCHANGES["setTag"], EXCHANGES["updateRun"])
 
     assert done(steps) == [(1, 2), (3,), (4,), (5,)]
     assert [type(step) for step in steps] == [BatchStep, SingleStep, BatchStep, SingleStep]
-    assert [step.settled_at for step in steps if not isinstance(step, UnreadableStep)] == [0.1, 0.3, 0.4, 0.5]
+    assert [step.settled_at for step in steps if isinstance(step, BatchStep | SingleStep)] == [0.1, 0.3, 0.4, 0.5]
 
 
 def test_what_cannot_be_read_is_set_aside_in_its_place() -> None:

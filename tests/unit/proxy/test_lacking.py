@@ -1,35 +1,9 @@
-"""What stands for answers that a primary cannot give, and when."""
+"""What clients take for granted and a primary does not have."""
 
-import orjson
 import pytest
-from aiohttp import web
 
 from dualtrack.proxy.errors import Refusal
-from dualtrack.proxy.lacking import check_registry, in_its_place, within_pages
-
-SEARCH = "searchLoggedModels"
-UNKNOWN = orjson.dumps({"error_code": "ENDPOINT_NOT_FOUND", "message": "no"})
-MISSING = orjson.dumps({"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "no such experiment"})
-
-
-@pytest.mark.parametrize("body", [b"", UNKNOWN, b"<html>Not Found</html>"])
-def test_a_server_without_logged_models_has_none(body: bytes) -> None:
-    """Azure ML's empty body, the same in MLflow's words, and the page of an older MLflow."""
-    response = web.Response(status=404, body=body, headers={"X-Dualtrack": "read"})
-    given = in_its_place(SEARCH, response)
-
-    assert (given.status, given.body, given.headers["X-Dualtrack"]) == (200, b"{}", "read")
-    assert given.content_type == "application/json"
-
-
-@pytest.mark.parametrize(
-    ("operation", "status", "body"),
-    [(SEARCH, 404, MISSING), (SEARCH, 500, b""), (SEARCH, 200, b"{}"), ("getRun", 404, b""), ("getRun", 404, UNKNOWN)],
-)
-def test_every_other_answer_is_left_as_it_is(operation: str, status: int, body: bytes) -> None:
-    response = web.Response(status=status, body=body)
-
-    assert in_its_place(operation, response) is response
+from dualtrack.proxy.lacking import check_registry, within_pages
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dualtrack.core.exchange import Call
+from dualtrack.core.coalesce import Batch
+from dualtrack.core.exchange import JSON, Call, Document
 from dualtrack.core.limits import LENGTHS, Lengths
-from dualtrack.translate.fitting import Fitter, is_over_count, merged, over_count
+from dualtrack.core.loss import LossKind
+from dualtrack.translate.fitting import Fitter, is_full, limit_in, merged, over_count
 
 AZURE = LENGTHS["azureml"]
 
@@ -103,23 +105,110 @@ def test_whatever_is_sent_fits_and_whatever_does_not_is_told(pairs: list[tuple[s
     assert all((tag["key"], tag["value"]) in told for tag in tags if tag not in untouched)
 
 
+def test_a_backend_that_counts_is_understood() -> None:
+    reason = "HTTP 400 INVALID_PARAMETER_VALUE FieldName=Parameters, Limit=200, Size=201"
+    quota = (
+        "Unable to log new …, exceeded maximum allowed number of logged model metrics per logged model: 1000. To raise"
+    )
+
+    assert limit_in(reason) == 200
+    assert limit_in(quota) == 1000
+    assert limit_in("HTTP 400 INVALID_PARAMETER_VALUE Invalid value for LimitOrder") is None
+    assert over_count(LossKind.PARAM, {"key": "p", "value": "1"}, 200).detail == "param 'p': a run takes 200 params"
+
+
+# --- how many there may be ------------------------------------------------------------------------------------------
+
+MANY_PARAMS = "HTTP 400 INVALID_PARAMETER_VALUE Exceeded: FieldName=Parameters, Limit=5, Size=9"
+MANY_TAGS = "HTTP 400 INVALID_PARAMETER_VALUE Exceeded: FieldName=RunDto.Tags, Limit=5, Size=9"
+
+
+def pairs_of(*keys: str) -> tuple[Document, ...]:
+    return tuple({"key": key, "value": f"{key}!"} for key in keys)
+
+
+def holding(*, params: str = "", tags: str = "") -> Document:
+    data: Document = {"params": [*pairs_of(*params.split())], "tags": [*pairs_of(*tags.split())]}
+    return {"run": {"data": data}}
+
+
+def parted(batch: Batch, reason: str, run: Document, lengths: Lengths = AZURE) -> tuple[list[JSON], list[JSON]] | None:
+    """The keys that there is room for, and those that are left out."""
+    found = Fitter(lengths).part(batch, reason, run)
+    if found is None:
+        return None
+    rest, unfit = found
+    assert {item.reason for item in unfit} == {"over_limit"}
+    return [item["key"] for _, item in rest.items()], [item.key for item in unfit]
+
+
+def test_what_a_run_has_no_room_for_is_left_out_at_once() -> None:
+    """What it has already takes no room, so a repeat after a crash leaves out the same."""
+    batch = Batch(params=pairs_of("a", "b", "c", "d"), tags=pairs_of("t"), done=(7,))
+
+    assert parted(batch, MANY_PARAMS, holding(params="x y z")) == (["a", "b", "t"], ["c", "d"])
+    assert parted(batch, MANY_PARAMS, holding(params="x y z a b")) == (["a", "b", "t"], ["c", "d"])
+    assert parted(batch, MANY_PARAMS, holding(params="1 2 3 4 5")) == (["t"], ["a", "b", "c", "d"])
+
+
+def test_tags_that_link_runs_come_before_others() -> None:
+    batch = Batch(params=pairs_of("p"), tags=pairs_of("a", "mlflow.parentRunId", "b", "dualtrack.source"))
+
+    assert parted(batch, MANY_TAGS, holding(tags="x y z")) == (
+        ["p", "mlflow.parentRunId", "dualtrack.source"],
+        ["a", "b"],
+    )
+
+
+def test_room_is_counted_in_the_names_of_that_side() -> None:
+    """A long name stands there shortened, and a value that is not sent takes no room."""
+    long, other = "l" * 200, "o" * 200
+    short = f"{'l' * 91}-{digest(long)}"
+    document: Document = {"key": "json", "value": orjson.dumps(["v" * 2000]).decode()}
+    batch = Batch(tags=(*pairs_of(long), document, *pairs_of(other)))
+
+    assert parted(batch, MANY_TAGS, holding(tags=f"1 2 3 4 {short}")) == ([long, "json"], [other])
+
+
 @pytest.mark.parametrize(
-    "reason",
+    ("reason", "run"),
     [
-        "HTTP 400 INVALID_PARAMETER_VALUE FieldName=Parameters, Limit=200, Size=201",
-        "HTTP 400 BAD_REQUEST Unable to log …, exceeded maximum allowed number of logged model metrics per …: 1000.",
+        ("HTTP 400 FieldName=MetricV2Dto.Value/Count, Limit=250, Size=699", holding()),
+        ("HTTP 400 FieldName=Tags/Key, Limit=100, Size=101", holding(tags="1 2 3 4 5")),
+        (MANY_PARAMS, holding(params="1")),
+        (MANY_TAGS, holding(params="1 2 3 4 5")),
+        (MANY_PARAMS, {}),
     ],
 )
-def test_a_backend_that_counts_is_understood(reason: str) -> None:
-    assert is_over_count(reason)
-    assert not is_over_count("HTTP 400 INVALID_PARAMETER_VALUE Invalid value for LimitOrder")
-    assert over_count("param", {"key": "p", "value": "1"}, reason).detail == f"param 'p': {reason}"
+def test_what_does_not_follow_from_the_run_is_left_to_bisecting(reason: str, run: Document) -> None:
+    assert parted(Batch(params=pairs_of("a", "b")), reason, run) is None
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [MANY_PARAMS, "HTTP 400 BAD_REQUEST Unable …, exceeded maximum allowed number of params per run: 5. To raise"],
+)
+def test_a_backend_without_lengths_may_count_too(reason: str) -> None:
+    assert is_full(reason)
+    assert parted(Batch(params=pairs_of("a", "b")), reason, holding(params="1 2 3 4"), Lengths()) == (["a"], ["b"])
+
+
+def test_a_new_run_keeps_the_tags_by_which_it_is_found() -> None:
+    """They are counted before the run is made: a refused create would hold back all that follows."""
+    keys = [f"t{number}" for number in range(60)]
+    tags = [*pairs_of(*keys, "mlflow.user"), *pairs_of("dualtrack.source")]
+    sent, unfit = Fitter(AZURE, run_tags=50).fit(call("createRun", tags=tags))
+    document = orjson.loads(sent.body)
+
+    assert [tag["key"] for tag in document["tags"]] == [*keys[:48], "mlflow.user", "dualtrack.source"]
+    assert [(item.kind, item.key, item.value) for item in unfit] == [("tag", key, f"{key}!") for key in keys[48:]]
+    assert "a run takes 50 tags" in unfit[0].detail
 
 
 def test_the_overflow_grows_and_says_the_last_value() -> None:
-    first = over_count("param", {"key": "p", "value": "1"}, "x")
-    second = over_count("tag", {"key": "t", "value": "old"}, "x")
-    third = over_count("tag", {"key": "t", "value": "new"}, "x")
+    first = over_count(LossKind.PARAM, {"key": "p", "value": "1"}, 1)
+    second = over_count(LossKind.TAG, {"key": "t", "value": "old"}, 1)
+    third = over_count(LossKind.TAG, {"key": "t", "value": "new"}, 1)
     stored = merged(merged(b"", [first, second]), [third])
 
     assert orjson.loads(stored) == {"params": {"p": "1"}, "tags": {"t": "new"}}

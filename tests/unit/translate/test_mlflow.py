@@ -15,6 +15,7 @@ from dualtrack.translate.document import objects, parse, write
 from dualtrack.translate.mlflow import (
     API,
     batch_call,
+    batch_document,
     batch_references,
     experiment_by_name,
     found_by_mark,
@@ -245,7 +246,7 @@ def test_a_batch_is_one_call_for_its_run() -> None:
         tags=(pair("mlflow.parentRunId", PARENT.client_id), pair("a", "b")),
         done=(1, 2),
     )
-    call = batch_call(batch, RUN, TWINS)
+    call = batch_call(batch_document(batch, RUN, TWINS))
 
     assert (call.operation, call.method, call.target) == ("logBatch", "POST", f"{API}/runs/log-batch")
     assert parse(call.body) == {
