@@ -23,6 +23,7 @@ import yaml
 from rich.console import Console
 
 from dualtrack.demo.compare import Side, compare_experiment, find_experiment, read_registry
+from dualtrack.demo.losses import read_losses
 from dualtrack.demo.report import Report, document, show
 from dualtrack.demo.servers import (
     Emulator,
@@ -37,6 +38,8 @@ from dualtrack.emulators.azureml import DEFAULT_SCOPE
 from dualtrack.errors import StartError
 
 EXPERIMENT = "/Shared/dualtrack-demo"
+# What each emulated workspace is like: strict is all that the service does and a plain server does not.
+WORKSPACES = {"databricks": ("--strict",), "azureml": ("--strict",)}
 WORKSPACE = "/mlflow/v2.0" + DEFAULT_SCOPE
 TRAIN_SECONDS = 600
 DRAIN_SECONDS = 60
@@ -60,12 +63,16 @@ class Secrets:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """Everything that is up, as addresses; both sides are the servers themselves, past the emulated workspaces."""
+    """Everything that is up, as addresses; both sides are read from the workspaces, past the proxy.
+
+    `servers` are the MLflow servers behind them, which have pages to look at, but not the workspaces' files.
+    """
 
     proxy: str
     admin: str
     primary: Side
     secondary: Side
+    servers: tuple[str, str]
     config: Path
     environment: dict[str, str] = field(repr=False)
 
@@ -106,7 +113,7 @@ def _start(root: Path, stack: ExitStack, console: Console) -> Site:
     require_mlflow()
     tokens = Secrets()
     with _step(console, "two MLflow servers, each behind an emulated workspace"):
-        servers = [MlflowServer(root / name) for name in ("databricks", "azureml")]
+        servers = [MlflowServer(root / kind) for kind in WORKSPACES]
         for server in servers:
             stack.callback(server.stop)
             server.launch()
@@ -114,7 +121,7 @@ def _start(root: Path, stack: ExitStack, console: Console) -> Site:
         for server, token in zip(servers, (tokens.databricks, tokens.azureml), strict=True):
             kind = server.root.name
             log_path = root / f"{kind}-emulator.log"
-            emulators.append(Emulator(kind, upstream=server.url, token=token, log_path=log_path))
+            emulators.append(Emulator(kind, *WORKSPACES[kind], upstream=server.url, token=token, log_path=log_path))
             stack.callback(emulators[-1].stop)
         for emulator in emulators:
             emulator.wait_ready()
@@ -134,8 +141,9 @@ def _site(root: Path, servers: list[MlflowServer], emulators: list[Emulator], to
     site = Site(
         proxy=f"http://127.0.0.1:{listen}",
         admin=f"http://127.0.0.1:{admin}",
-        primary=Side(name="databricks", url=servers[0].url),
-        secondary=Side(name="azureml", url=servers[1].url),
+        primary=Side(name="databricks", kind="databricks", url=emulators[0].url, token=tokens.databricks),
+        secondary=Side(name="azureml", kind="azureml", url=emulators[1].url + WORKSPACE, token=tokens.azureml),
+        servers=(servers[0].url, servers[1].url),
         config=root / "dualtrack.yaml",
         environment=tokens.environment(),
     )
@@ -182,12 +190,14 @@ def _train_and_compare(site: Site, root: Path, console: Console) -> Report:
         is_drained = _finish(drain, DRAIN_SECONDS + 30) == 0
     if not is_drained:
         console.print(drain.tail(), style="yellow", markup=False)
-    with _step(console, "read both servers and compare every field, metric history and file"):
+    with _step(console, "read both workspaces and compare every field, metric history and file"):
         experiment_id = find_experiment(site.primary, EXPERIMENT)
         if experiment_id is None:
             raise TrainingError(f"the primary has no experiment {EXPERIMENT}")
         return Report(
-            comparison=compare_experiment(site.primary, site.secondary, experiment_id),
+            comparison=compare_experiment(
+                site.primary, site.secondary, experiment_id, tuple(read_losses(site.admin, site.secondary.name))
+            ),
             registry=read_registry(site.primary),
             other_registry=read_registry(site.secondary),
             is_drained=is_drained,
@@ -223,8 +233,8 @@ def _wait(site: Site, root: Path, console: Console) -> None:
     for label, url in (
         ("proxy", site.proxy),
         ("admin", site.admin),
-        ("UI of the primary (databricks)", site.primary.url),
-        ("UI of the secondary (azureml)", site.secondary.url),
+        ("server behind databricks", site.servers[0]),
+        ("server behind azureml", site.servers[1]),
     ):
         console.print(f"{label:32} {url}", soft_wrap=True)
     console.print(f"{'files':32} {root}", soft_wrap=True)
@@ -236,7 +246,7 @@ def _wait(site: Site, root: Path, console: Console) -> None:
 
 
 def _print_json(report: Report, site: Site) -> None:
-    sides = {side.name: side.url for side in (site.primary, site.secondary)}
+    sides = {side.name: url for side, url in zip((site.primary, site.secondary), site.servers, strict=True)}
     told = document(report, {"proxy": site.proxy, "admin": site.admin, **sides})
     sys.stdout.write(orjson.dumps(told, option=orjson.OPT_INDENT_2).decode() + "\n")
     sys.stdout.flush()

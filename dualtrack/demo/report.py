@@ -1,11 +1,13 @@
 """What the demo found, and how it is shown: the tables, the sentence, the JSON document. Called by `demo`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from rich import box
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from dualtrack.demo.compare import Comparison, ModelComparison, Registry, RunComparison
 
@@ -48,6 +50,8 @@ def show(report: Report, title: str, console: Console) -> None:
     console.print(_files_table(report.comparison, id_length))
     for difference in report.comparison.all_differences:
         console.print(f"  {difference}", style="red", markup=False)
+    if report.comparison.all_losses:
+        console.print(*_losses(report.comparison), sep="\n")
     console.print(_registry_table(report))
     console.print(sentence(report), style="bold green" if report.is_equal else "bold red", soft_wrap=True)
 
@@ -58,6 +62,7 @@ def document(report: Report, urls: Mapping[str, str]) -> dict[str, object]:
         "equal": report.is_equal,
         "drained": report.is_drained,
         "files": {"count": report.files, "bytes": report.file_bytes},
+        "losses": report.comparison.all_losses,
         "comparison": report.comparison,
         "registry": {"databricks": report.registry, "azureml": report.other_registry},
         "urls": urls,
@@ -70,7 +75,9 @@ def sentence(report: Report) -> str:
         points = sum(run.points for run in report.comparison.runs)
         files = f"{report.files} files ({report.file_bytes:,} bytes)"
         where = "stand on both workspaces, the registry on one."
-        return f"Equal: {runs} runs with {points} metric points, {models} and {files} {where}"
+        lost = len(report.comparison.all_losses)
+        verdict = f"Equal except for {_counted(lost, 'recorded loss', 'recorded losses')}, listed" if lost else "Equal"
+        return f"{verdict}: {runs} runs with {points:,} metric points, {models} and {files} {where}"
     count = len(report.comparison.all_differences)
     registry = "one side" if report.has_one_registry else "not exactly one side"
     backlog = "empty" if report.is_drained else "not empty or has parked entries"
@@ -78,8 +85,8 @@ def sentence(report: Report) -> str:
     return f"Different: {count} differences in {what}; registry on {registry}; backlog {backlog}."
 
 
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+def _counted(number: int, what: str, several: str = "") -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {several or f'{what}s'}"
 
 
 def _runs_table(comparison: Comparison, title: str, id_length: int | None) -> Table:
@@ -93,7 +100,7 @@ def _runs_table(comparison: Comparison, title: str, id_length: int | None) -> Ta
         table.add_row(
             run.name,
             *_ids(run, id_length),
-            *(str(count) for count in (run.params, run.metrics, run.tags, run.points)),
+            *(f"{count:,}" for count in (run.params, run.metrics, run.tags, run.points)),
             _verdict(run),
         )
     return table
@@ -116,6 +123,21 @@ def _files_table(comparison: Comparison, id_length: int | None) -> Table:
     return table
 
 
+def _losses(comparison: Comparison) -> Iterator[Text | Padding]:
+    """List every loss, those of one owner, kind and reason together: a hundred params are no hundred lines."""
+    names = {f"run:{run.primary_id}": f"run {run.name}" for run in comparison.runs}
+    names |= {f"model:{model.primary_id}": f"model {model.name}" for model in comparison.models}
+    groups: dict[str, list[str]] = {}
+    for loss in comparison.all_losses:
+        group = f"{names.get(loss.key, loss.key)}: {loss.kind} {loss.reason}"
+        groups.setdefault(group, []).append(loss.item or "the whole")
+    yield Text("recorded losses: what azureml cannot hold, as the proxy has it on record", style="italic")
+    for group, items in groups.items():
+        yield Text(f"\n {group}, {len(items)}")
+        yield Padding(Text(", ".join(sorted(items)), style="dim"), (0, 0, 0, 3))
+    yield Text()
+
+
 def _registry_table(report: Report) -> Table:
     table = _table("model registry: on one backend only")
     for name in ("backend", "models", "versions", "right"):
@@ -135,8 +157,12 @@ def _table(title: str) -> Table:
 
 
 def _ids(owner: RunComparison | ModelComparison, length: int | None) -> tuple[str, str]:
-    return owner.primary_id[:length], (owner.secondary_id or "absent")[:length]
+    """What it is called on both sides; a model that is files of a run, by the run."""
+    there, _, folder = (owner.secondary_id or "absent").partition("/")
+    return owner.primary_id[:length], f"files of {there[:length]}" if folder else there[:length]
 
 
 def _verdict(owner: RunComparison | ModelComparison) -> str:
-    return YES if owner.is_equal else f"[red]{len(owner.differences)} differ[/]"
+    if not owner.is_equal:
+        return f"[red]{len(owner.differences)} differ[/]"
+    return f"[yellow]but {len(owner.losses)} lost[/]" if owner.losses else YES

@@ -38,7 +38,7 @@ def demo(tmp_path: Path, *arguments: str) -> tuple[Process, str]:
 
 
 def test_the_demo_ends_equal_and_leaves_nothing(tmp_path: Path) -> None:
-    """It says equal, exits 0, and neither a process nor a file of it stays."""
+    """It says equal but for what is on record and listed, exits 0, and neither a process nor a file of it stays."""
     process, mark = demo(tmp_path)
     try:
         code = process.wait(120)
@@ -47,9 +47,25 @@ def test_the_demo_ends_equal_and_leaves_nothing(tmp_path: Path) -> None:
 
     text = process.log_path.read_text()
     assert code == 0, text
-    assert re.search(r"Equal: [1-9]\d* runs with [1-9]\d* metric points, 1 logged model and [1-9]\d* files", text), text
+    end = re.search(
+        r"Equal except for (\d+) recorded losses, listed: 6 runs with 10,\d+ metric points,"
+        r" 1 logged model and \d+ files ",
+        text,
+    )
+    assert end, text
+    groups = re.findall(r"^ (run|model) (\S+): (\w+) (\w+), (\d+)$", text, re.MULTILINE)
+    assert {group[1:4] for group in groups} == {
+        ("descent", "param", "over_limit"),
+        ("descent", "tag", "over_limit"),
+        ("descent", "tag", "shortened"),
+        ("autologged", "model", "no_logged_models"),
+        ("classifier", "model", "no_logged_models"),
+    }, text
+    assert sum(int(group[4]) for group in groups) == int(end[1])
+    assert ("descent", "param", "over_limit", "100") in {group[1:] for group in groups}
+    assert re.search(r"descent +\w+ +\w+ +300 +4 +\d+ +10,000 +but \d+ lost", text), text
     assert re.search(r"run search +\w+ +\w+ +3 +[1-9][\d,]* +yes", text), text
-    assert re.search(r"model classifier +m-\w+ +m-\w+ +[1-9]\d* +[1-9][\d,]* +yes", text), text
+    assert re.search(r"model classifier +m-\w+ +files of \w+ +[1-9]\d* +[1-9][\d,]* +but 1 lost", text), text
     assert "differ" not in text
     assert started_by(mark) == []
     assert list((tmp_path / "tmp").glob("dualtrack*")) == []

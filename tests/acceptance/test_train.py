@@ -40,7 +40,9 @@ async def test_the_script_trains_against_a_plain_server(
     assert experiment_id is not None
     secondary = Side(name="secondary", url=mlflow_secondary.url)
     found = await asyncio.to_thread(compare_experiment, primary, secondary, experiment_id)
-    assert {run.name for run in found.runs} >= {"search", "autologged", "alpha=0.01"}
+    assert {run.name for run in found.runs} >= {"search", "descent", "autologged", "alpha=0.01"}
+    (wide,) = (run for run in found.runs if run.name == "descent")
+    assert (wide.params, wide.tags >= 60, wide.points) == (300, True, 10_000)
     assert all(run.points for run in found.runs)
     assert all(run.files for run in found.runs), [(run.name, run.files) for run in found.runs]
     (model,) = found.models

@@ -10,9 +10,9 @@ from aiohttp import ClientSession
 from dualtrack.core.ids import ClientId, EntityKind, Ref
 from dualtrack.demo.compare import RUN_MARK, Side
 from dualtrack.demo.servers import MlflowServer
-from dualtrack.emulators.azureml import DEFAULT_SCOPE, AzureML
-from dualtrack.emulators.azureml_artifacts import AzureArtifacts
-from dualtrack.emulators.tracking import Settings
+from dualtrack.emulators.azureml_scope import DEFAULT_SCOPE
+from dualtrack.emulators.azureml_workspace import STRICT, settings_of
+from dualtrack.emulators.tokens import Tokens
 from dualtrack.errors import JournalError
 from dualtrack.ports import Settlement
 from dualtrack.store.sqlite import SqliteJournal
@@ -28,12 +28,7 @@ POINT: Json = {"key": "loss", "value": 0.25, "timestamp": 5, "step": 1}
 
 @pytest.fixture
 async def azure(mlflow_primary: MlflowServer, session: ClientSession) -> AsyncIterator[Workspace]:
-    settings = Settings(
-        upstream=mlflow_primary.url,
-        token=SECRETS["TOKEN_A"],
-        dialect=AzureML(has_logged_models=False),
-        site=AzureArtifacts(DEFAULT_SCOPE, page=3),
-    )
+    settings = settings_of(STRICT, upstream=mlflow_primary.url, tokens=Tokens(SECRETS["TOKEN_A"]))
     async with emulating(settings) as url:
         side = Side(name="a", url=mlflow_primary.url)
         yield Workspace(name="a", url=f"{url}/mlflow/v2.0{DEFAULT_SCOPE}", side=side, control=Control(url, session))
@@ -81,7 +76,7 @@ async def test_a_client_logs_registers_and_loads_a_model(
     python = await asyncio.to_thread(client_python, version)
     name = unique().replace("-", "_")
     done = await asyncio.to_thread(
-        run_script, "log_models", proxy.url, tmp_path, name, "--register", name, python=python
+        run_script, "log_models", proxy.url, tmp_path, name, "--register", name, "--no-prompts", python=python
     )
     await proxy.drained()
     ours = await tree(proxy, await run_root(proxy, done["run_id"]))

@@ -5,11 +5,12 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
+import orjson
 import pytest
 from rich.console import Console
 
 from dualtrack.demo import demo
-from dualtrack.demo.compare import Comparison, Difference, ModelComparison, ModelVersion, Registry, RunComparison
+from dualtrack.demo.compare import Comparison, Difference, Loss, ModelComparison, ModelVersion, Registry, RunComparison
 from dualtrack.demo.demo import run_demo
 from dualtrack.demo.report import Report, document, sentence, show
 from dualtrack.errors import StartError
@@ -67,6 +68,43 @@ def test_equal_says_what_stands_where() -> None:
     assert sentence(REPORT).startswith(
         "Equal: 1 runs with 3 metric points, 1 logged model and 9 files (1,520 bytes) stand on both"
     )
+
+
+def test_recorded_losses_are_excepted_counted_and_listed_with_their_reasons() -> None:
+    losses = (
+        Loss(key="run:p", kind="param", item="beta", reason="over_limit", detail="a run takes 1 params"),
+        Loss(key="run:p", kind="param", item="[bold]alpha", reason="over_limit"),
+    )
+    model_loss = Loss(key="model:m-p", kind="model", item="", reason="no_logged_models")
+    general = Loss(key="experiment:1", kind="tag", item="goal", reason="shortened")
+    files = replace(MODEL, secondary_id="s/classifier", losses=(model_loss,))
+    report = with_owners(replace(RUN, losses=losses), files)
+    report = replace(report, comparison=replace(report.comparison, losses=(general,)))
+    lines = shown(report, 100)
+
+    assert report.is_equal
+    assert sentence(report).startswith("Equal except for 4 recorded losses, listed: 1 runs with 3 metric points")
+    assert "a p s 1 1 1 3 but 2 lost" in lines
+    assert "run a p s 2 1,500 yes" in lines
+    assert "model m m-p files of s 7 20 but 1 lost" in lines
+    assert lines[lines.index("run a: param over_limit, 2") + 1] == "[bold]alpha, beta"
+    assert lines[lines.index("model m: model no_logged_models, 1") + 1] == "the whole"
+    assert lines[lines.index("experiment:1: tag shortened, 1") + 1] == "goal"
+    assert orjson.loads(orjson.dumps(document(report, {})))["losses"][1] == {
+        "key": "run:p",
+        "kind": "param",
+        "item": "beta",
+        "reason": "over_limit",
+        "detail": "a run takes 1 params",
+    }
+
+
+def test_a_difference_beside_recorded_losses_is_different() -> None:
+    loss = Loss(key="run:p", kind="tag", item="y", reason="over_limit")
+    report = with_owners(replace(RUN, losses=(loss,), differences=(OTHER,)), MODEL)
+
+    assert not report.is_equal
+    assert sentence(report).startswith("Different: 1 differences")
 
 
 @pytest.mark.parametrize(

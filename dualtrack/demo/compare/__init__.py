@@ -2,11 +2,13 @@
 
 Reads the backends directly over plain REST, without any part of the proxy, so that it cannot share its misreadings. The
 comparing half (`compare`) is pure: two snapshots in, every difference out. Mirrors are found by their marks alone
-(`dualtrack.source_run_id`, `dualtrack.source_model_id`), in whatever experiment of the secondary they stand. Called by
-the demo and by tests.
+(`dualtrack.source_run_id`, `dualtrack.source_model_id`), in whatever experiment of the secondary they stand. Only
+the losses are what the proxy itself has on record: each has to explain its difference. Called by the demo and by tests.
 
 The reading half blocks; call it from a thread (`asyncio.to_thread`) when the servers live in the same event loop.
 """
+
+from collections.abc import Iterable
 
 from dualtrack.demo.compare.comparing import compare
 from dualtrack.demo.compare.reading import find_experiment, read, read_registry
@@ -20,6 +22,7 @@ from dualtrack.demo.compare.snapshot import (
     SOURCE_MARK,
     Experiment,
     File,
+    Loss,
     Model,
     ModelVersion,
     Point,
@@ -39,6 +42,7 @@ __all__ = [
     "Difference",
     "Experiment",
     "File",
+    "Loss",
     "Model",
     "ModelComparison",
     "ModelVersion",
@@ -56,8 +60,13 @@ __all__ = [
 ]
 
 
-def compare_experiment(primary: Side, secondary: Side, primary_experiment_id: str) -> Comparison:
-    """Read one experiment of the primary and everything that may mirror it, and compare."""
+def compare_experiment(
+    primary: Side, secondary: Side, primary_experiment_id: str, losses: Iterable[Loss] = ()
+) -> Comparison:
+    """Read one experiment of the primary and everything that may mirror it, and compare.
+
+    `losses` are what the proxy has on record of the secondary; what they do not explain is a difference.
+    """
     ours = read(primary, lambda item: item["experiment_id"] == primary_experiment_id)
     runs = {run.run_id for run in ours.runs if run.experiment_id == primary_experiment_id}
     models = {model.model_id for model in ours.models if model.experiment_id == primary_experiment_id}
@@ -65,4 +74,4 @@ def compare_experiment(primary: Side, secondary: Side, primary_experiment_id: st
     def is_mirror(item: dict[str, JSON]) -> bool:
         return item["tags"].get(RUN_MARK) in runs or item["tags"].get(MODEL_MARK) in models
 
-    return compare(ours, read(secondary, is_mirror), primary_experiment_id)
+    return compare(ours, read(secondary, is_mirror), primary_experiment_id, losses)

@@ -1,7 +1,8 @@
 """Holds one side against the other: two snapshots in, every difference out. Pure; called by `reading` and by tests.
 
-Only ids and marks may differ. What names an id of the secondary is said in the primary's ids first; what still names an
-id of the primary over there was copied, not mirrored, and is a difference.
+Only ids and marks may differ, and what the proxy has on record as lost (`explaining`). What names an id of the
+secondary is said in the primary's ids first; what still names an id of the primary over there was copied, not mirrored,
+and is a difference.
 """
 
 from collections import Counter, defaultdict
@@ -9,6 +10,17 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from dualtrack.demo.compare.explaining import (
+    MODEL_HISTORY,
+    StandIn,
+    expected,
+    grouped,
+    lacking,
+    restored,
+    stand_ins,
+    unexplained,
+    without,
+)
 from dualtrack.demo.compare.result import FILE, NAMED, Comparison, Difference, ModelComparison, RunComparison
 from dualtrack.demo.compare.snapshot import (
     EXPERIMENT_MARK,
@@ -18,6 +30,7 @@ from dualtrack.demo.compare.snapshot import (
     SOURCE_MARK,
     Experiment,
     File,
+    Loss,
     Model,
     Point,
     Run,
@@ -26,7 +39,6 @@ from dualtrack.demo.compare.snapshot import (
 from dualtrack.translate.roots import PREFIX, locate, path_of
 
 RUN_LINKS = frozenset({"mlflow.parentRunId", "mlflow.rootRunId", "mlflow.sourceRunId"})
-MODEL_HISTORY = "mlflow.log-model.history"
 VERSIONS_TAG = "mlflow.modelVersions"  # the server that has the registry sets it on its own model
 DEFAULT_EXPERIMENT = "0"
 
@@ -58,26 +70,48 @@ class _Ids:
         return self.runs.get(value) or self.models.get(value, value)
 
 
-def compare(primary: Snapshot, secondary: Snapshot, primary_experiment_id: str) -> Comparison:
-    """Hold one experiment of the primary against whatever the secondary's marks tie to it."""
+def compare(
+    primary: Snapshot, secondary: Snapshot, primary_experiment_id: str, losses: Iterable[Loss] = ()
+) -> Comparison:
+    """Hold one experiment of the primary against whatever the secondary's marks tie to it.
+
+    `losses` are what the proxy says that the secondary could not hold: nothing else explains a difference.
+    """
+    recorded = grouped(losses)
     runs = [run for run in primary.runs if run.experiment_id == primary_experiment_id]
     models = [model for model in primary.models if model.experiment_id == primary_experiment_id]
     mirrors, model_mirrors = _grouped(secondary.runs, RUN_MARK), _grouped(secondary.models, MODEL_MARK)
+    originals = {run.run_id: run for run in primary.runs}
+    standing = stand_ins(models, originals, mirrors, recorded)
     ids = _Ids(
         runs={run.run_id: mark for mark, found in mirrors.items() for run in found},
         models={model.model_id: mark for mark, found in model_mirrors.items() for model in found},
-        originals=frozenset([run.run_id for run in primary.runs] + [model.model_id for model in primary.models]),
+        originals=frozenset([*originals, *(model.model_id for model in primary.models)]) - standing.keys(),
     )
     found = [mirror for run in runs for mirror in mirrors.get(run.run_id, ())]
     original = _experiment(primary, primary_experiment_id)
     mirror_id = _mirror_experiment(original, secondary, found)
+    general = recorded.of("experiment", primary_experiment_id)
     return Comparison(
         primary_experiment_id=primary_experiment_id,
         secondary_experiment_id=mirror_id,
-        runs=tuple(_compare_run(run, mirrors.get(run.run_id, []), ids) for run in runs),
-        models=tuple(_compare_model(model, model_mirrors.get(model.model_id, []), ids) for model in models),
+        runs=tuple(
+            _compare_run(run, mirrors.get(run.run_id, []), ids, recorded.of("run", run.run_id), standing.values())
+            for run in runs
+        ),
+        models=tuple(
+            _compare_model(
+                model,
+                model_mirrors.get(model.model_id, []),
+                ids,
+                recorded.of("model", model.model_id),
+                standing.get(model.model_id),
+            )
+            for model in models
+        ),
+        losses=general,
         differences=(
-            *_compare_experiment(original, secondary, mirror_id),
+            *unexplained(_compare_experiment(original, secondary, mirror_id), general),
             *_strays(runs, secondary, found, mirror_id),
             *_stray_models(models, secondary, mirror_id),
         ),
@@ -155,16 +189,18 @@ def _stray_models(models: list[Model], secondary: Snapshot, mirror_id: str | Non
 # ---- a run -------------------------------------------------------------------------------------------------------
 
 
-def _compare_run(run: Run, mirrors: list[Run], ids: _Ids) -> RunComparison:
+def _compare_run(
+    run: Run, mirrors: list[Run], ids: _Ids, losses: tuple[Loss, ...], standing: Iterable[StandIn]
+) -> RunComparison:
     match mirrors:
         case []:
             differences = [Difference(kind="run", key=run.run_id, primary=run.name, secondary="absent")]
         case [mirror]:
-            differences = list(_differences(run, mirror, ids))
+            differences = list(_held(run, mirror, ids, losses, standing))
         case [mirror, *_]:
             several = ", ".join(item.run_id for item in mirrors)
             differences = [Difference(kind="duplicate mirror", key=run.run_id, primary="1", secondary=several)]
-            differences += _differences(run, mirror, ids)
+            differences += _held(run, mirror, ids, losses, standing)
     return RunComparison(
         name=run.name,
         primary_id=run.run_id,
@@ -175,8 +211,20 @@ def _compare_run(run: Run, mirrors: list[Run], ids: _Ids) -> RunComparison:
         points=len(run.points),
         files=len(run.files),
         file_bytes=sum(file.size for file in run.files),
-        differences=tuple(differences),
+        differences=tuple(unexplained(differences, losses)),
+        losses=losses,
     )
+
+
+def _held(
+    run: Run, mirror: Run, ids: _Ids, losses: tuple[Loss, ...], standing: Iterable[StandIn]
+) -> Iterator[Difference]:
+    """Compare with what can be there: models as files, shortened names made whole, overflow in its file."""
+    mirror, untold = without(restored(mirror, losses), standing)
+    yield from untold
+    yield from _differences(expected(run, losses), mirror, ids)
+    kept = {key: ids.back(key, str(value)) for key, value in mirror.overflow.get("tags", {}).items()}
+    yield from lacking(run, mirror, kept, losses)
 
 
 def _differences(run: Run, mirror: Run, ids: _Ids) -> Iterator[Difference]:
@@ -186,11 +234,18 @@ def _differences(run: Run, mirror: Run, ids: _Ids) -> Iterator[Difference]:
     yield from _changed("param", run.params, mirror.params)
     theirs = {key: ids.back(key, value) for key, value in _unmarked(mirror.tags).items()}
     yield from _changed("tag", run.tags, theirs)
-    yield from _moved("metric point", run.points, (_translate(point, ids) for point in mirror.points))
+    yield from _points(run, mirror, ids)
     yield from _moved("input", run.inputs, mirror.inputs)
     outputs = ((ids.models.get(model_id, model_id), step) for model_id, step in mirror.outputs)
     yield from _moved("output", run.outputs, outputs)
     yield from _compare_files(run, mirror, ids)
+
+
+def _points(ours: Run | Model, theirs: Run | Model, ids: _Ids) -> Iterator[Difference]:
+    mirrored = [_translate(point, ids) for point in theirs.points]
+    names = {str(point): point.key for point in (*ours.points, *mirrored)}
+    for difference in _moved("metric point", ours.points, mirrored):
+        yield replace(difference, item=names[difference.key])
 
 
 def _translate(point: Point, ids: _Ids) -> Point:
@@ -201,9 +256,13 @@ def _translate(point: Point, ids: _Ids) -> Point:
 # ---- a model -----------------------------------------------------------------------------------------------------
 
 
-def _compare_model(model: Model, mirrors: list[Model], ids: _Ids) -> ModelComparison:
+def _compare_model(
+    model: Model, mirrors: list[Model], ids: _Ids, losses: tuple[Loss, ...], standing: StandIn | None
+) -> ModelComparison:
     differences: list[Difference] = []
-    if not mirrors:
+    if not mirrors and standing is not None:
+        differences = list(_compare_files(standing.meant, standing.seen, ids))
+    elif not mirrors:
         differences = [Difference(kind="model", key=model.model_id, primary=model.name, secondary="absent")]
     if len(mirrors) > 1:
         several = ", ".join(item.model_id for item in mirrors)
@@ -213,13 +272,14 @@ def _compare_model(model: Model, mirrors: list[Model], ids: _Ids) -> ModelCompar
     return ModelComparison(
         name=model.name,
         primary_id=model.model_id,
-        secondary_id=mirrors[0].model_id if mirrors else None,
+        secondary_id=mirrors[0].model_id if mirrors else (standing.place or None if standing is not None else None),
         params=len(model.params),
         tags=len(model.tags),
         points=len(model.points),
         files=len(model.files),
         file_bytes=sum(file.size for file in model.files),
-        differences=tuple(differences),
+        differences=tuple(unexplained(differences, losses)),
+        losses=losses,
     )
 
 
@@ -228,7 +288,7 @@ def _model_differences(model: Model, mirror: Model, ids: _Ids) -> Iterator[Diffe
     yield from _changed("field", {"source_run_id": model.run_id}, {"source_run_id": ids.one(mirror.run_id)})
     yield from _changed("param", model.params, mirror.params)
     yield from _changed("tag", _unregistered(model.tags), _unregistered(_unmarked(mirror.tags)))
-    yield from _moved("metric point", model.points, (_translate(point, ids) for point in mirror.points))
+    yield from _points(model, mirror, ids)
     yield from _compare_files(model, mirror, ids)
 
 

@@ -1,18 +1,19 @@
 """Reads one side into a snapshot: experiments, runs with their metric histories, logged models, and every file's hash.
 
-Files are asked of the server (`artifacts/list`, `get-artifact` and their like for models), so that it does not matter
-where it keeps them. Never writes, and decides nothing about what is equal.
+Files are read as a client of that kind of backend reads them (`files`). Never writes, and decides nothing about what is
+equal.
 """
 
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 
 import orjson
 
-from dualtrack.demo.compare.rest import HISTORY_PAGE, JSON, Side, call, content, pages
+from dualtrack.demo.compare.files import READERS, Owner
+from dualtrack.demo.compare.rest import HISTORY_PAGE, JSON, Side, call, pages
 from dualtrack.demo.compare.snapshot import (
+    OVERFLOW,
     Experiment,
     File,
     Model,
@@ -102,6 +103,8 @@ def _run(side: Side, answer: dict[str, JSON], is_wanted: Wanted) -> Run:
     tags = _pairs(stored.get("tags"))
     wanted = is_wanted({"experiment_id": info["experiment_id"], "tags": tags})
     keys = [metric["key"] for metric in stored.get("metrics", ())] if wanted else []
+    owner = Owner(name=info["run_id"], experiment_id=info["experiment_id"])
+    files = tuple(_files(side, owner)) if wanted else ()
     return Run(
         run_id=info["run_id"],
         experiment_id=info["experiment_id"],
@@ -114,7 +117,8 @@ def _run(side: Side, answer: dict[str, JSON], is_wanted: Wanted) -> Run:
         outputs=tuple(
             (item["model_id"], str(item.get("step", 0))) for item in answer.get("outputs", {}).get("model_outputs", ())
         ),
-        files=tuple(_files(_of_run(side, info["run_id"]))) if wanted else (),
+        files=files,
+        overflow=_overflow(side, owner, files),
     )
 
 
@@ -122,6 +126,7 @@ def _model(side: Side, answer: dict[str, JSON], runs: Mapping[str, Mapping[str, 
     info, stored = answer["info"], answer.get("data", {})
     tags, run_id = _pairs(info.get("tags")), info.get("source_run_id", "")
     wanted = is_wanted({"experiment_id": info["experiment_id"], "tags": {**runs.get(run_id, {}), **tags}})
+    owner = Owner(name=info["model_id"], experiment_id=info["experiment_id"], is_model=True)
     return Model(
         model_id=info["model_id"],
         experiment_id=info["experiment_id"],
@@ -131,7 +136,7 @@ def _model(side: Side, answer: dict[str, JSON], runs: Mapping[str, Mapping[str, 
         params=_pairs(stored.get("params")),
         tags=tags,
         points=tuple(_point(item, item.get("run_id", "")) for item in stored.get("metrics", ())),
-        files=tuple(_files(_of_model(side, info["model_id"]))) if wanted else (),
+        files=tuple(_files(side, owner)) if wanted else (),
     )
 
 
@@ -170,51 +175,27 @@ def _texts(info: dict[str, JSON], names: tuple[str, ...]) -> dict[str, str]:
 # ---- files -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Place:
-    """Whose files: `owner` names it in both routes; `folder` and `file` are what the routes call a path."""
-
-    side: Side
-    owner: Mapping[str, str]
-    listing: str
-    reading: str
-    folder: str
-    file: str
+def _files(side: Side, owner: Owner) -> Iterator[File]:
+    reader = READERS[side.kind]
+    for path in reader.paths(side, owner):
+        yield _file(path, reader.chunks(side, owner, path))
 
 
-def _of_run(side: Side, run_id: str) -> _Place:
-    return _Place(
-        side=side,
-        owner={"run_id": run_id},
-        listing="artifacts/list",
-        reading="/get-artifact",
-        folder="path",
-        file="path",
-    )
+def _overflow(side: Side, owner: Owner, files: tuple[File, ...]) -> dict[str, JSON]:
+    """Read what a run could not hold from the file that keeps it; what is no such file says nothing."""
+    if not any(file.path == OVERFLOW for file in files):
+        return {}
+    try:
+        document = orjson.loads(b"".join(READERS[side.kind].chunks(side, owner, OVERFLOW) or ()))
+    except orjson.JSONDecodeError:
+        return {}
+    kept = document if isinstance(document, dict) else {}
+    return {name: group for name, group in kept.items() if isinstance(group, dict)}
 
 
-def _of_model(side: Side, model_id: str) -> _Place:
-    return _Place(
-        side=side,
-        owner={},
-        listing=f"logged-models/{model_id}/artifacts/directories",
-        reading=f"/ajax-api/2.0/mlflow/logged-models/{model_id}/artifacts/files",
-        folder="artifact_directory_path",
-        file="artifact_file_path",
-    )
-
-
-def _files(place: _Place, folder: str = "") -> Iterator[File]:
-    """Read all files below a folder, the whole tree by default."""
-    asked = {**place.owner, **({place.folder: folder} if folder else {})}
-    for item in list(pages(place.side, "GET", place.listing, "files", asked)):
-        if item.get("is_dir", False):
-            yield from _files(place, item["path"])
-        else:
-            yield _file(item["path"], content(place.side, place.reading, {**place.owner, place.file: item["path"]}))
-
-
-def _file(path: str, chunks: Iterator[bytes]) -> File:
+def _file(path: str, chunks: Iterator[bytes] | None) -> File:
+    if chunks is None:
+        return File(path=path, size=0, sha256="registered, without content")
     if path.rpartition("/")[2] == MLMODEL:
         return mlmodel(path, b"".join(chunks))
     size, digest = 0, hashlib.sha256()

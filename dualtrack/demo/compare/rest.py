@@ -1,10 +1,11 @@
-"""One backend over plain REST: a call, all pages of a listing, the bytes of a file. Called by `reading`."""
+"""One backend over plain REST: a call, all pages of a listing, the bytes of a file. Called by `reading` and `files`."""
 
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPResponse
 from typing import Any, TypeAlias
@@ -18,14 +19,19 @@ API = "/api/2.0/mlflow"
 HISTORY_PAGE = 500
 TIMEOUT_SECONDS = 60
 CHUNK_BYTES = 64 * 1024
+THROTTLED_SECONDS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, None)  # between attempts; None: no more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
-    """One backend: the address under which `/api/2.0/mlflow` begins, and a bearer token if it wants one."""
+    """One backend: the address under which `/api/2.0/mlflow` begins, and a bearer token if it wants one.
+
+    `kind` says who keeps its files (`files.READERS`): the MLflow server itself, or a workspace of that vendor.
+    """
 
     name: str
     url: str
+    kind: str = "mlflow"
     token: str = field(default="", repr=False)
 
 
@@ -49,38 +55,64 @@ def call(
     """Call one MLflow endpoint; None for a 404 of something that need not be there."""
     body = orjson.dumps(fields) if method == "POST" else None
     query = "" if body is not None else "?" + urllib.parse.urlencode(fields)
-    try:
-        with _opened(side, method, f"{API}/{path}{query}", body) as response:
-            answer: dict[str, JSON] = orjson.loads(response.read() or b"{}")
-            return answer
-    except urllib.error.HTTPError as exc:
-        with exc:
-            if exc.code == 404 and is_optional:
-                return None
-            raise _told(side, method, path, exc) from exc
+    with _opened(side.url.rstrip("/") + f"{API}/{path}{query}", side.token, method, body) as response:
+        return None if response is None and is_optional else _read(response, path)
 
 
-def content(side: Side, path: str, fields: Mapping[str, str]) -> Iterator[bytes]:
-    """Give what a GET answers, in chunks; `path` is the whole path of the route."""
-    try:
-        with _opened(side, "GET", f"{path}?{urllib.parse.urlencode(fields)}", None) as response:
-            while chunk := response.read(CHUNK_BYTES):
-                yield chunk
-    except urllib.error.HTTPError as exc:
-        with exc:
-            raise _told(side, "GET", path, exc) from exc
+def get(url: str, token: str = "", *, is_optional: bool = False) -> dict[str, JSON] | None:
+    """Ask any address for a JSON object; None for a 404 of something that need not be there."""
+    with _opened(url, token) as response:
+        return None if response is None and is_optional else _read(response, url)
+
+
+def content(url: str, token: str = "") -> Iterator[bytes] | None:
+    """Give what a GET answers, in chunks; None for a 404."""
+    opened = ExitStack()
+    response = opened.enter_context(_opened(url, token))
+    return None if response is None else _chunks(response, opened)
+
+
+def _chunks(response: HTTPResponse, opened: ExitStack) -> Iterator[bytes]:
+    with opened:
+        while chunk := response.read(CHUNK_BYTES):
+            yield chunk
+
+
+def _read(response: HTTPResponse | None, what: str) -> dict[str, JSON]:
+    if response is None:
+        raise RuntimeError(f"{what}: not found")
+    answer: dict[str, JSON] = orjson.loads(response.read() or b"{}")
+    return answer
 
 
 @contextmanager
-def _opened(side: Side, method: str, target: str, body: bytes | None) -> Iterator[HTTPResponse]:
-    headers = {"Content-Type": "application/json"}
-    if side.token:
-        headers["Authorization"] = f"Bearer {side.token}"
-    url = side.url.rstrip("/") + target
+def _opened(url: str, token: str, method: str = "GET", body: bytes | None = None) -> Iterator[HTTPResponse | None]:
+    """Send a request; None for a 404, and every other refusal is an error."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    if body is not None:
+        headers["Content-Type"] = "application/json"
     request = urllib.request.Request(url, data=body, headers=headers, method=method)  # noqa: S310 - the caller's
-    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:  # noqa: S310 - the caller's
+    response = _sent(request)
+    if response is None:
+        yield None
+        return
+    with response:
         yield response
 
 
-def _told(side: Side, method: str, path: str, exc: urllib.error.HTTPError) -> RuntimeError:
-    return RuntimeError(f"{side.name}: {method} {path}: {exc.code} {exc.read()[:500]!r}")
+def _sent(request: urllib.request.Request) -> HTTPResponse | None:
+    """Answer the response, None for a 404; a workspace that wants fewer calls a second is asked again."""
+    for wait in THROTTLED_SECONDS:
+        try:
+            response: HTTPResponse = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)  # noqa: S310 - the caller's
+        except urllib.error.HTTPError as exc:
+            with exc:
+                if exc.code == 404:
+                    return None
+                if exc.code != 429 or wait is None:
+                    told = request.full_url.partition("?")[0]  # a signed URL is a secret
+                    raise RuntimeError(f"{request.get_method()} {told}: {exc.code} {exc.read()[:500]!r}") from exc
+            time.sleep(wait)
+        else:
+            return response
+    raise AssertionError("the last attempt answers or raises")

@@ -3,15 +3,24 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from dualtrack.demo.compare.snapshot import Loss
+
 FILE, NAMED = "file", "id in"  # kinds of differences between trees of files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
+    """`name` is what a record of a loss calls it: the key, unless `item` says otherwise."""
+
     kind: str
     key: str
     primary: str
     secondary: str
+    item: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.item or self.key
 
     def __str__(self) -> str:
         return f"{self.kind} {self.key}: {self.primary!r} on the primary, {self.secondary!r} on the secondary"
@@ -31,6 +40,7 @@ class RunComparison:
     files: int = 0
     file_bytes: int = 0
     differences: tuple[Difference, ...]
+    losses: tuple[Loss, ...] = ()
 
     @property
     def is_equal(self) -> bool:
@@ -43,7 +53,10 @@ class RunComparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelComparison:
-    """One logged model and its mirror; the counts are the primary's."""
+    """One logged model and its mirror; the counts are the primary's.
+
+    Where there are no logged models, `secondary_id` is the run and the folder that has its files: `<run id>/<folder>`.
+    """
 
     name: str
     primary_id: str
@@ -54,6 +67,7 @@ class ModelComparison:
     files: int
     file_bytes: int
     differences: tuple[Difference, ...]
+    losses: tuple[Loss, ...] = ()
 
     @property
     def is_equal(self) -> bool:
@@ -66,13 +80,17 @@ class ModelComparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """An experiment and its mirror: `differences` are those that belong to no single run or model."""
+    """An experiment and its mirror: `differences` are those that belong to no single run or model.
+
+    `losses` are what the proxy has on record; they explain what is no difference here, and nothing else does.
+    """
 
     primary_experiment_id: str
     secondary_experiment_id: str | None
     runs: tuple[RunComparison, ...]
     models: tuple[ModelComparison, ...] = ()
     differences: tuple[Difference, ...]
+    losses: tuple[Loss, ...] = ()
 
     @property
     def owners(self) -> tuple[RunComparison | ModelComparison, ...]:
@@ -86,6 +104,10 @@ class Comparison:
     @property
     def all_differences(self) -> tuple[Difference, ...]:
         return self.differences + tuple(item for owner in self.owners for item in owner.differences)
+
+    @property
+    def all_losses(self) -> tuple[Loss, ...]:
+        return self.losses + tuple(item for owner in self.owners for item in owner.losses)
 
     def __str__(self) -> str:
         """List the differences, for a failing assertion."""

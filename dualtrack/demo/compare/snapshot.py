@@ -11,6 +11,7 @@ RUN_MARK = "dualtrack.source_run_id"
 SOURCE_MARK = "dualtrack.source"
 EXPERIMENT_MARK = "dualtrack.source_experiment_id"
 MODEL_MARK = "dualtrack.source_model_id"
+OVERFLOW = "dualtrack/overflow.json"  # the file of a run with what the run could not hold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +42,8 @@ class Point:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
+    """A run; `overflow` is what its overflow file keeps, by key below `params`, `tags` and `metrics`."""
+
     run_id: str
     experiment_id: str
     root: str = ""
@@ -51,6 +54,7 @@ class Run:
     inputs: tuple[str, ...] = ()
     outputs: tuple[tuple[str, str], ...] = ()
     files: tuple[File, ...] = ()
+    overflow: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -74,6 +78,23 @@ class Model:
     @property
     def name(self) -> str:
         return self.fields.get("name", "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """What the proxy says that the secondary could not hold: of `key` (`run:ID` and the like), `item` of that kind.
+
+    Ids are the primary's; an empty item is the whole.
+    """
+
+    key: str
+    kind: str
+    item: str
+    reason: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.item or '(whole)'} of {self.key}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -66,6 +66,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("experiment")
     parser.add_argument("--register", metavar="NAME")
+    parser.add_argument("--no-prompts", action="store_true", help="the registry has none, as Azure ML's")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     experiment = mlflow.set_experiment(options.experiment)
@@ -76,7 +77,9 @@ def main() -> None:
     prompts: list[str] = []
     if options.register:
         uris += promoted(options.register, version)
-        prompts = prompt(f"prompt-{run_id}") if MAJOR >= 3 else []  # in letters that prompts may have
+        prompts = (
+            prompt(f"prompt-{run_id}") if MAJOR >= 3 and not options.no_prompts else []
+        )  # in letters that prompts may have
     done = {
         "mlflow": mlflow.__version__,
         "experiment_id": experiment.experiment_id,
