@@ -104,7 +104,8 @@ async def pair(request: pytest.FixtureRequest, servers: Servers, launch: Launche
 
 # --- answers that are lost ------------------------------------------------------------------------------------------
 
-PLAIN = [name for name in STEPS if "Model" not in name and name != "logOutputs"]  # Azure ML has no logged models
+# Azure ML has no logged models, and renames no experiment
+PLAIN = [name for name in STEPS if "Model" not in name and name not in {"logOutputs", "updateExperiment"}]
 
 
 @pytest.mark.parametrize("operation", PLAIN)
@@ -137,7 +138,6 @@ FILES: list[tuple[str, Kind | None, str, int, Action]] = [
     (DATABRICKS, Kind.ADLS, "^/__storage__/", 1, DropAfter()),
     *((DATABRICKS, kind, "^/__storage__/", 1, ENDED) for kind in Kind),
     (AZURE, None, "artifacts/batch/metadata$", 1, DropAfter()),
-    (AZURE, None, "artifacts/batch/metadata$", 2, DropAfter()),
     (AZURE, None, "artifacts/batch/metadata$", 1, Spoil(body=Spoilt.TRUNCATED)),
     (AZURE, None, "artifacts/batch/metadata$", 1, Refuse(status=429)),
     (AZURE, None, BLOBS, 1, DropAfter()),

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
+from uuid import UUID
 
 from aiohttp import ClientSession
 
@@ -45,7 +46,9 @@ class Cloud(Workspace):
         return f"/Shared/{unique()}" if self.kind == DATABRICKS else unique()
 
     async def files(self, proxy: Running, run_id: str) -> dict[str, bytes]:
-        """What the workspace itself has of a run of its own, read by dualtrack's store."""
+        """What the workspace itself has of a run, read by dualtrack's store; `run_id` is the real server's."""
+        if self.kind == AZURE and self.name == "b":
+            run_id = str(UUID(run_id))
         token = f"Bearer {SECRETS[f'TOKEN_{self.name.upper()}']}"
         reply = await proxy.call("GET", f"{self.url}/api/2.0/mlflow/runs/get?run_id={run_id}", Authorization=token)
         root = str(reply.json["run"]["info"]["artifact_uri"])
@@ -86,9 +89,9 @@ async def databricks(
 
 @asynccontextmanager
 async def azureml(name: str, server: MlflowServer, session: ClientSession, **cloud: Any) -> AsyncIterator[Cloud]:
-    """A workspace as the service is, but for the ids: the tests read the real servers, which have their own."""
+    """A workspace as the service is. A primary has the ids of the real server, which the tests read past it."""
     tokens = cloud.pop("tokens", None) or Tokens(audiences=[AUDIENCE])
-    choices = replace(azureml_workspace.STRICT, has_dashed_ids=False)
+    choices = replace(azureml_workspace.STRICT, has_dashed_ids=name == "b")
     settings = azureml_workspace.settings_of(choices, upstream=server.url, tokens=tokens)
     async with _serving(name, AZURE, server, session, settings, tokens, cloud) as made:
         yield made
