@@ -29,6 +29,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--registry", choices=list(Registry), help="the workspace registry")
     group.add_argument("--client", action="append", default=[], metavar="ID=SECRET", help="for OAuth for machines")
     group.add_argument("--private-link", action="store_true", help="send everybody to a login page")
+    group.add_argument("--long-ids", action="store_true", help="experiment ids of 18 digits, as the service's are")
     group.add_argument("--bad-token", type=int, choices=BAD_TOKEN, default=401, help="how a token is refused")
     group.add_argument("--no-member", action="store_true", help="ask for the two headers of a non-member")
 

@@ -16,6 +16,7 @@ from dualtrack.emulators.azureml_scope import AUDIENCE, DEFAULT_SCOPE
 from dualtrack.emulators.databricks import STRICT, Databricks, Terms
 from dualtrack.emulators.databricks_doors import APPLICATION, Doors, Several
 from dualtrack.emulators.databricks_files import Choices, DatabricksFiles
+from dualtrack.emulators.databricks_ids import long_ids
 from dualtrack.emulators.tokens import Tokens
 from dualtrack.emulators.tracking import Dialect, Settings
 from tests.support.files import mirror_of
@@ -76,13 +77,14 @@ async def databricks(
     choices: Choices | None = None,
     **cloud: Any,
 ) -> AsyncIterator[Cloud]:
-    """A workspace by `terms`; OAuth for machines has one client."""
+    """A workspace by `terms`; OAuth for machines has one client. A secondary has long ids, as in `azureml`."""
     tokens = cloud.pop("tokens", None) or Tokens(audiences=[APPLICATION])
     rules = Databricks(terms=terms)
     site = Several(
         Doors(tokens, rules.tree, {CLIENT: CLIENT_SECRET}), DatabricksFiles(choices or Choices(rewrites=True))
     )
-    settings = Settings(upstream=server.url, tokens=tokens, dialect=rules, site=site)
+    chain = (long_ids,) if name == "b" else ()
+    settings = Settings(upstream=server.url, tokens=tokens, dialect=rules, site=site, middlewares=chain)
     async with _serving(name, DATABRICKS, server, session, settings, tokens, cloud) as made:
         yield made
 
