@@ -57,6 +57,9 @@ class Metrics:
         self.throttled = counter("throttled_total", "429 answers.", "backend")
         self.registry_refused = counter("registry_refused_total", "Registry calls refused by the proxy.", "kind")
         self.artifact_bytes = counter("artifact_bytes_total", "Bytes of files that a backend was given.", "backend")
+        self.verified = counter("verify_runs_total", "Runs compared with their mirror.", "backend", "outcome")
+        self.drift = counter("drift_total", "Differences found that nothing explains.", "backend", "kind")
+        self.repairs = counter("repairs_total", "Writes queued to repair a mirror.", "backend", "operation")
         self.uncopied = counter(
             "uploads_without_copy_total", "Files that the spool did not take; they are fetched from the primary."
         )

@@ -274,6 +274,10 @@ class Queue(IdMap, Protocol):
         """Put `exchanges` in the place of all that the lane holds up to `upto`: they already contain it."""
         ...
 
+    async def append(self, backend: str, key: str, exchanges: Sequence[Exchange]) -> None:
+        """Queue `exchanges` for one backend, behind all that its lane holds; synced on return."""
+        ...
+
 
 class Journal(Intake, Queue, Protocol):
     """All of it, as `app`, `admin` and `reconcile` see it."""
@@ -290,7 +294,9 @@ class Journal(Intake, Queue, Protocol):
 
     async def usage(self) -> Usage: ...
 
-    async def parked(self, parked_id: int | None = None, limit: int = 100) -> list[Parked]: ...
+    async def parked(self, parked_id: int | None = None, limit: int = 100, before: int | None = None) -> list[Parked]:
+        """Answer one dead letter, or the newest `limit` of them, of those before number `before`."""
+        ...
 
     async def retry_parked(self, parked_id: int, now: float) -> bool: ...
 

@@ -126,7 +126,8 @@ def _entities(status: StatusSource, journal: Records) -> Sequence[web.RouteDef]:
 
 def _letters(journal: Records, now: Callable[[], float]) -> Sequence[web.RouteDef]:
     async def every(request: web.Request) -> web.Response:
-        return answer({"parked": [_letter(letter) for letter in await journal.parked(limit=_limit(request))]})
+        found = await journal.parked(limit=_limit(request), before=_before(request))
+        return answer({"parked": [_letter(letter) for letter in found]})
 
     async def one(request: web.Request) -> web.Response:
         found = await journal.parked(parked_id=_number(request), limit=1)

@@ -16,7 +16,9 @@ class Records(Protocol):
 
     async def usage(self) -> Usage: ...
 
-    async def parked(self, parked_id: int | None = None, limit: int = 100) -> list[Parked]: ...
+    async def parked(self, parked_id: int | None = None, limit: int = 100, before: int | None = None) -> list[Parked]:
+        """Answer one dead letter, or the newest `limit` of them, of those before number `before`."""
+        ...
 
     async def retry_parked(self, parked_id: int, now: float) -> bool: ...
 
@@ -40,7 +42,12 @@ class NoRecords:
     async def usage(self) -> Usage:
         return Usage(used_bytes=0, capacity_bytes=0, entries=0, quarantined=0, is_full=False)
 
-    async def parked(self, parked_id: int | None = None, limit: int = 100) -> list[Parked]:  # noqa: ARG002
+    async def parked(
+        self,
+        parked_id: int | None = None,  # noqa: ARG002
+        limit: int = 100,  # noqa: ARG002
+        before: int | None = None,  # noqa: ARG002
+    ) -> list[Parked]:
         return []
 
     async def retry_parked(self, parked_id: int, now: float) -> bool:  # noqa: ARG002

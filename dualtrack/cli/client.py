@@ -55,8 +55,9 @@ class AdminClient:
             yield from page["losses"]
             after = page["next"]
 
-    def parked(self) -> dict[str, Any]:
-        return self._ask("/api/v1/parked?limit=1000")
+    def parked(self, before: int | None = None) -> dict[str, Any]:
+        """Answer the newest parked writes, or the newest of those before a number."""
+        return self._ask("/api/v1/parked?limit=1000" + (f"&before={before}" if before is not None else ""))
 
     def letter(self, number: int) -> dict[str, Any]:
         return self._ask(f"/api/v1/parked/{number}")

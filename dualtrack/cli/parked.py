@@ -1,6 +1,8 @@
 """`dualtrack parked`: dead letters, each with its reason and the next step."""
 
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -63,34 +65,90 @@ def show(proxy: AdminClient, number: int, as_json: bool) -> None:
     _show_exchange(letter["exchange"])
 
 
-@parked.command(epilog=example("dualtrack parked retry 7 8 9"))
-@click.argument("numbers", type=_NUMBER, nargs=-1, required=True)
+def _selection(command: Callable[..., None]) -> Callable[..., None]:
+    """The numbers of parked writes, or what they have in common."""
+    for option in (
+        click.option("--all", "everything", is_flag=True, help="All of them, or all that the other options choose."),
+        click.option("--backend", metavar="NAME", help="Those of one backend."),
+        click.option("--reason", metavar="TEXT", help="Those whose reason or cause holds this text."),
+        click.argument("numbers", type=_NUMBER, nargs=-1),
+    ):
+        command = option(command)
+    return command
+
+
+@parked.command(epilog=example("dualtrack parked retry 7 8 9", "dualtrack parked retry --reason RESOURCE_EXHAUSTED"))
+@_selection
 @json_option
 @proxy_options
-def retry(proxy: AdminClient, numbers: tuple[int, ...], as_json: bool) -> None:
-    """Queue parked writes again, once their cause is mended."""
-    done = [proxy.retry(number)["retried"] for number in numbers]
+def retry(
+    proxy: AdminClient,
+    numbers: tuple[int, ...],
+    reason: str | None,
+    backend: str | None,
+    everything: bool,
+    as_json: bool,
+) -> None:
+    """Queue parked writes again, once their cause is mended: by number, by reason, of a backend, or all."""
+    chosen = _Chosen(numbers=numbers, reason=reason, backend=backend, everything=everything)
+    done = [proxy.retry(number)["retried"] for number in chosen.among(proxy)]
     if as_json:
         say_json({"retried": done})
-    else:
+    elif done:
         say(f"queued again: {', '.join(map(str, done))}. `dualtrack parked list` shows whether it was refused again")
+    else:
+        say("nothing parked is like that")
 
 
 @parked.command(epilog=example('dualtrack parked discard 7 --note "the run was deleted by hand"'))
-@click.argument("numbers", type=_NUMBER, nargs=-1, required=True)
+@_selection
 @click.option("--note", required=True, help="Why; it is kept with the record of the loss.")
 @json_option
 @proxy_options
-def discard(proxy: AdminClient, numbers: tuple[int, ...], note: str, as_json: bool) -> None:
+def discard(
+    proxy: AdminClient,
+    numbers: tuple[int, ...],
+    reason: str | None,
+    backend: str | None,
+    everything: bool,
+    note: str,
+    as_json: bool,
+) -> None:
     """Give parked writes up; the loss is recorded with your note.
 
     Discarding the creation of a run, experiment or model leaves all of it out of that backend.
     """
-    done = [proxy.discard(number, note)["discarded"] for number in numbers]
+    chosen = _Chosen(numbers=numbers, reason=reason, backend=backend, everything=everything)
+    done = [proxy.discard(number, note)["discarded"] for number in chosen.among(proxy)]
     if as_json:
         say_json({"discarded": done, "note": note})
     else:
-        say(f"discarded: {', '.join(map(str, done))}")
+        say(f"discarded: {', '.join(map(str, done))}" if done else "nothing parked is like that")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Chosen:
+    """Which parked writes a command is about."""
+
+    numbers: tuple[int, ...]
+    reason: str | None
+    backend: str | None
+    everything: bool
+
+    def among(self, proxy: AdminClient) -> Iterator[int]:
+        """Yield their numbers; one that is parked anew meanwhile is not among them. Raise `UsageError` for none."""
+        is_by_likeness = self.everything or self.reason is not None or self.backend is not None
+        if bool(self.numbers) is is_by_likeness:
+            raise click.UsageError("name numbers, or choose with --reason, --backend or --all")
+        yield from self.numbers
+        before = None
+        while is_by_likeness and (letters := proxy.parked(before)["parked"]):
+            yield from [letter["id"] for letter in letters if self._is_like(letter)]
+            before = min(letter["id"] for letter in letters)
+
+    def _is_like(self, letter: dict[str, Any]) -> bool:
+        words = f"{letter['reason']}\n{letter['cause']}"
+        return self.backend in {None, letter["backend"]} and (self.reason or "").lower() in words.lower()
 
 
 def _row(letter: dict[str, Any], now: float) -> tuple[str, ...]:

@@ -129,7 +129,7 @@ INSERT INTO parked (backend, key, seq, record, operation, reason, cause, holds, 
 
 -- name: parked
 SELECT id, backend, key, operation, reason, cause, at, holds, record FROM parked
- WHERE (?1 IS NULL OR id = ?1) ORDER BY id DESC LIMIT ?2
+ WHERE (?1 IS NULL OR id = ?1) AND (?3 IS NULL OR id < ?3) ORDER BY id DESC LIMIT ?2
 
 -- name: parked_row
 SELECT backend, key, seq, record, holds, operation, spool FROM parked WHERE id = ?

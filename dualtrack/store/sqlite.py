@@ -387,6 +387,21 @@ class SqliteJournal:
         self._queued[backend] += change  # in two steps: `x += await …` loses what changed x meanwhile
         self._wake()
 
+    async def append(self, backend: str, key: str, exchanges: Sequence[Exchange]) -> None:
+        now = self._now()
+        rows = [(self._number(), seal(exchange)) for exchange in exchanges]
+
+        def step(connection: sqlite3.Connection) -> None:
+            for number, record in rows:
+                connection.execute(SQL["insert_entry"], (number, now, record, 1, None))
+                connection.execute(SQL["insert_delivery"], (backend, key, number, number, now))
+            if rows:
+                connection.execute(SQL["add_lane"], (backend, key, now, now))
+
+        await self._guard(self._writer.run(step, synced=True))
+        self._queued[backend] += len(rows)
+        self._wake()
+
     def on_due(self, waker: Callable[[float], None]) -> None:
         """Call `waker` with the instant at which something became, or will be, due."""
         self._wakers.append(waker)
@@ -487,8 +502,8 @@ class SqliteJournal:
             is_full=self.is_full,
         )
 
-    async def parked(self, parked_id: int | None = None, limit: int = 100) -> list[Parked]:
-        return [parked_of(row) for row in await self._select("parked", (parked_id, limit))]
+    async def parked(self, parked_id: int | None = None, limit: int = 100, before: int | None = None) -> list[Parked]:
+        return [parked_of(row) for row in await self._select("parked", (parked_id, limit, before))]
 
     async def retry_parked(self, parked_id: int, now: float) -> bool:
         number = self._number()

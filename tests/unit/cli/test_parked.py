@@ -63,6 +63,41 @@ def test_retry_with_the_token_of_the_configuration(shell: Shell, proxy: RunningP
     assert proxy.call(proxy.journal.parked()) == []
 
 
+@pytest.mark.parametrize(
+    ("chosen", "left"),
+    [(["--all"], 0), (["--backend", "b"], 0), (["--backend", "other"], 2), (["--reason", "no such thing"], 2)],
+)
+def test_retry_by_what_parked_writes_have_in_common(
+    shell: Shell, proxy: RunningProxy, config: Path, chosen: list[str], left: int
+) -> None:
+    for _ in range(2):
+        proxy.park(holds=False)
+
+    result = shell("parked", "retry", *chosen, "--config", str(config))
+
+    assert result.exit_code == 0, result.output
+    assert len(proxy.call(proxy.journal.parked())) == left
+    assert ("nothing parked is like that" in result.output) is (left > 0)
+
+
+def test_a_reason_is_looked_for_in_the_backend_s_words(shell: Shell, proxy: RunningProxy, config: Path) -> None:
+    proxy.park(holds=False)
+    (letter,) = proxy.call(proxy.journal.parked())
+    words = letter.cause[:8].upper()
+
+    result = shell("parked", "discard", "--reason", words, "--note", "n", "--config", str(config), "--json")
+
+    assert orjson.loads(result.stdout)["discarded"] == [letter.parked_id]
+
+
+@pytest.mark.parametrize("chosen", [[], ["1", "--all"]])
+def test_what_is_meant_has_to_be_said_in_one_way(shell: Shell, proxy: RunningProxy, chosen: list[str]) -> None:
+    result = shell("parked", "retry", *chosen, "--admin-url", proxy.url)
+
+    assert result.exit_code == 2
+    assert "--all" in result.output
+
+
 def test_discard_with_the_token_of_the_environment(shell: Shell, proxy: RunningProxy) -> None:
     number = str(proxy.park())
     arguments = ("parked", "discard", number, "--note", "by hand", "--admin-url", proxy.url)
