@@ -59,7 +59,7 @@ from dualtrack.config_model import (
 from dualtrack.core import breaker as breakers
 from dualtrack.core.azure import DATABRICKS_SCOPE, PUBLIC, cloud_of
 from dualtrack.core.exchange import Call
-from dualtrack.core.limits import BATCH_LIMITS, LENGTHS, RATES, RUN_TAGS
+from dualtrack.core.limits import BATCH_LIMITS, CREATE_TAGS, LENGTHS, RATES, RUN_TAGS
 from dualtrack.core.routes import ROUTES, Goes
 from dualtrack.core.verdict import RetryPolicy
 from dualtrack.delivery.dispatcher import Dispatcher
@@ -380,7 +380,9 @@ class App:
             journal,
             reader,
             Resolver(name, journal, adopter),
-            Experiments(self.backends[name], journal, config.primary, name_rule(backend), fitter),
+            Experiments(
+                self.backends[name], journal, config.primary, name_rule(backend), fitter, CREATE_TAGS[backend.kind]
+            ),
             files,
             self._clock,
             self.metrics,

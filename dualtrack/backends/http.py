@@ -1,10 +1,10 @@
 """One HTTP client per backend: bytes in, bytes out, foreign exceptions renamed, error bodies read once.
 
 `stream` is what a client's request goes through; `exchange` is the short way for small whole ones, and `send` makes
-dualtrack's own calls; `transfer` moves its own files. A 401 is answered by one fresh token, where the request can be
-sent again. Redirects are never followed: one to a login page is the error that it is (`login`). A pooled connection is
-given up after 4 s of rest, because uvicorn, which serves MLflow, closes its side after 5 s, and a request that meets a
-closing connection cannot be told from a lost one.
+dualtrack's own calls; `transfer` moves its own files. A 401, or what means the same (`refusals`), is answered by one
+fresh token, where the request can be sent again. Redirects are never followed: one to a login page is the error that
+it is (`login`). A pooled connection is given up after 4 s of rest, because uvicorn, which serves MLflow, closes its
+side after 5 s, and a request that meets a closing connection cannot be told from a lost one.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from yarl import URL
 from dualtrack.backends.auth import SignIn
 from dualtrack.backends.login import leads_to_login, login_advice, refusal
 from dualtrack.backends.pace import Pace
-from dualtrack.backends.refusals import as_mlflow, error_of
+from dualtrack.backends.refusals import as_mlflow, error_of, is_about_token, may_be_about_token
 from dualtrack.backends.wire import SilenceError, WireError, WirePool
 from dualtrack.core.exchange import Answer, Call
 from dualtrack.core.limits import Rate
@@ -112,7 +112,8 @@ class HttpBackend:
         watched = Watched(body) if isinstance(body, AsyncIterator) else None
         small = body if isinstance(body, bytes) else None
         response = await self._watched(method, target, _over(own, headers), watched, small)
-        if response.status == 401:
+        said = await self._said(response, method)
+        if is_about_token(response.status, said):
             try:
                 renewed = await self._renewed(own, headers)
             except BaseException:
@@ -121,8 +122,9 @@ class HttpBackend:
             if renewed is not None and watched is None:  # a streamed body is gone; the token is there for the next one
                 response.release()
                 response = await self._watched(method, target, renewed, None, small)
+                said = await self._said(response, method)
         async with response:
-            yield self._refused_login(response) or await self._as_told(self._reply(response, method), method)
+            yield self._refused_login(response) or await self._as_told(self._reply(response, method, said), method)
 
     async def _renewed(self, own: Mapping[str, str], headers: Mapping[str, str]) -> CIMultiDict[str] | None:
         """After a 401: sign again; None when that changes nothing, or the credentials are the client's own."""
@@ -177,12 +179,14 @@ class HttpBackend:
 
         signed = {**await self.sign_in.headers(), **sent}
         response = await self._watched(method, target, signed, again(), from_root=from_root)
-        if response.status == 401:
+        said = await self._said(response, method)
+        if is_about_token(response.status, said):
             async with response:
                 fresh = await self.sign_in.headers(fresh=True)
             response = await self._watched(method, target, {**fresh, **sent}, again(), from_root=from_root)
+            said = await self._said(response, method)
         async with response:
-            yield self._reply(response, method)
+            yield self._reply(response, method, said)
 
     async def _watched(
         self,
@@ -213,15 +217,33 @@ class HttpBackend:
         self._saw(response.status)
         return response
 
-    def _reply(self, response: aiohttp.ClientResponse, method: str) -> Reply:
+    async def _said(self, response: aiohttp.ClientResponse, method: str) -> bytes:
+        """Read what a refusal begins with, if it may be about the token; `_reply` passes it on."""
+        said = b""
+        if may_be_about_token(response.status):
+            try:
+                async for chunk in self._chunks(response, method):
+                    said += chunk
+                    if len(said) >= _MAX_REFUSAL:
+                        break
+            except BaseException:
+                response.close()
+                raise
+        return said
+
+    def _reply(self, response: aiohttp.ClientResponse, method: str, said: bytes = b"") -> Reply:
+        """Answer what came; `said` is what was read of it already. A refusal of the token has one status here."""
+        is_token = is_about_token(response.status, said)
         return Reply(
-            status=response.status,
-            reason=response.reason or "",
+            status=401 if is_token else response.status,
+            reason="Unauthorized" if is_token else response.reason or "",
             headers=tuple(response.headers.items()),
-            body=self._chunks(response, method),
+            body=self._chunks(response, method, said),
         )
 
-    async def _chunks(self, response: aiohttp.ClientResponse, method: str) -> AsyncIterator[bytes]:
+    async def _chunks(self, response: aiohttp.ClientResponse, method: str, said: bytes = b"") -> AsyncIterator[bytes]:
+        if said:
+            yield said
         try:
             async for chunk in response.content.iter_any():
                 yield chunk
@@ -268,10 +290,12 @@ class HttpBackend:
             raise self._unreachable(error, str(error), method, target, sent=error.sent) from error
         self._waited.observe(time.perf_counter() - started)
         self._saw(answer.status)
-        whole = Whole(status=answer.status, reason=answer.reason, headers=answer.headers, body=answer.body)
+        status = 401 if is_about_token(answer.status, answer.body) else answer.status
+        reason = answer.reason if status == answer.status else "Unauthorized"
+        whole = Whole(status=status, reason=reason, headers=answer.headers, body=answer.body)
         if not self._rewords or method == "HEAD" or not _is_plain(whole):
             return whole
-        said = as_mlflow(self.name, answer.status, answer.body)
+        said = as_mlflow(self.name, status, answer.body)
         return replace(whole, headers=(*_without_body(answer.headers), _JSON), body=said) if said else whole
 
     async def _ask(self, call: Call, headers: Mapping[str, str]) -> Answer:

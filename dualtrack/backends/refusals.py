@@ -7,6 +7,7 @@ FastAPI's part          {"detail": …}
 a proxy in between      a web page, plain text, or nothing at all
 """
 
+import re
 from typing import cast
 
 import orjson
@@ -27,6 +28,13 @@ _CODES = {
     501: "NOT_IMPLEMENTED",
     503: "TEMPORARILY_UNAVAILABLE",
 }
+# Databricks has refused tokens that ended with 403 and 400 as well: "Invalid access token", "Token is expiring within
+# 30 seconds. (token expired)", an ExpiredJwtException (issues databricks-vscode#583, databrickslabs/splunk-integration
+# #55; Azure/MachineLearningNotebooks#840, where it is a web page). Only a message that begins so counts: others quote
+# what the client sent.
+_MAYBE_TOKEN = frozenset({400, 403})
+_BAD_TOKEN = re.compile(r"Invalid access token|Token is expir|(?:io\.jsonwebtoken\.)?ExpiredJwt", re.IGNORECASE)
+_BAD_TOKEN_PAGE = re.compile(rb"<title>\s*Error 403 Invalid access token", re.IGNORECASE)
 # an empty body says as much as its status does (Azure ML: facts A6)
 _EMPTY = {
     403: "refuses it without a word, as Azure ML does for traces",
@@ -47,6 +55,23 @@ def error_of(body: bytes) -> tuple[str, str]:
     code = document.get("error_code") or nested.get("code") or nested.get("Code") or ""
     message = document.get("message") or nested.get("message") or nested.get("Message") or document.get("detail") or ""
     return str(code), str(message)[:_WORDS]
+
+
+def is_about_token(status: int, body: bytes) -> bool:
+    """Say whether a refusal means that the token is not good, or not any more, whatever its status says.
+
+    A new token mends it, as it does a 401; it says nothing about what was asked for.
+    """
+    if status not in _MAYBE_TOKEN:
+        return status == 401
+    if body.lstrip()[:1] == b"<":
+        return _BAD_TOKEN_PAGE.search(body) is not None
+    return _BAD_TOKEN.match(error_of(body)[1]) is not None
+
+
+def may_be_about_token(status: int) -> bool:
+    """Say whether the body of an answer has to be read to know that."""
+    return status in _MAYBE_TOKEN
 
 
 def as_mlflow(backend: str, status: int, body: bytes) -> bytes | None:

@@ -32,6 +32,10 @@ AZUREML = BatchLimits(metrics=200, total=200, rows_per_metric=200)
 BATCH_LIMITS: dict[str, BatchLimits] = {"mlflow": MLFLOW, "databricks": DATABRICKS, "azureml": AZUREML}
 
 
+# Tags that the create of an experiment may have (Databricks: facts B2); more are set after it. None: no bound is known.
+CREATE_TAGS: dict[str, int | None] = {"mlflow": None, "databricks": 20, "azureml": None}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lengths:
     """How many characters a backend takes of names and values; None where no bound is known."""

@@ -3,6 +3,8 @@
 Names are the identity here, so this asks before it makes, every time; a lost answer finds what it made.
 """
 
+from collections.abc import Iterable
+
 from dualtrack.core.exchange import Answer, Call, Document
 from dualtrack.core.ids import EntityKind, Ref, Twin
 from dualtrack.errors import UnreachableError
@@ -10,18 +12,29 @@ from dualtrack.ports import Backend, IdMap
 from dualtrack.translate.databricks import lacks_parent, make_parent
 from dualtrack.translate.document import field, objects, parse_answer, text
 from dualtrack.translate.fitting import Fitter
-from dualtrack.translate.mlflow import experiment_by_name, mark_of, marks, set_experiment_tag, translate
+from dualtrack.translate.mlflow import experiment_by_name, mark_of, marks, set_experiment_tag, split_tags, translate
 from dualtrack.translate.names import NameRule, qualify, translate_name
 from dualtrack.translate.operations import Reading, learn
 
 
 class Experiments:
-    def __init__(self, backend: Backend, ids: IdMap, source: str, rule: NameRule, fitter: Fitter) -> None:
+    """The experiments of one backend. `most_tags` is how many a create may have there."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        ids: IdMap,
+        source: str,
+        rule: NameRule,
+        fitter: Fitter,
+        most_tags: int | None = None,
+    ) -> None:
         self._backend = backend
         self._ids = ids
         self._source = source
         self._rule = rule
         self._fitter = fitter
+        self._most_tags = most_tags
 
     def name_for(self, original: str, ref: Ref) -> str:
         return translate_name(original, self._rule, ref.client_id)
@@ -58,16 +71,31 @@ class Experiments:
             if not found:
                 raise UnreachableError(self._backend.name, "getExperimentByName", "an answer without an experiment")
             if await self._is_ours(found, ref, name):
-                return await self._take(found, ref, name)
+                return await self._take(found, reading, ref, name)
         message = f"experiment name {wanted!r} belongs to another experiment on {self._backend.name}"
         return Answer(status=409, error_code="NAME_COLLISION", message=message), None, False
 
     async def _make(self, reading: Reading, ref: Ref, name: str) -> tuple[Answer, Twin | None, bool]:
-        call, _ = self._fitter.fit(translate(reading, {}, self._source, name))
+        call, later = self._create_of(reading, name)
         answer = await self.send(call, name)
         if not answer.is_success:
             return answer, None, False
-        return answer, learn(EntityKind.EXPERIMENT, ref, self._backend.name, parse_answer(answer.body), name), False
+        twin = learn(EntityKind.EXPERIMENT, ref, self._backend.name, parse_answer(answer.body), name)
+        refusal = await self._set(twin.backend_id, later) if twin is not None else None
+        return (answer, twin, False) if refusal is None else (refusal, None, False)
+
+    def _create_of(self, reading: Reading, name: str) -> tuple[Call, list[Document]]:
+        """The create, and the tags for which it has no room."""
+        call, _ = self._fitter.fit(translate(reading, {}, self._source, name))
+        return split_tags(call, self._most_tags)
+
+    async def _set(self, backend_id: str, tags: Iterable[Document]) -> Answer | None:
+        """Set tags one by one; answer what stood in the way."""
+        for tag in tags:
+            answer = await self._backend.send(set_experiment_tag(backend_id, tag))
+            if not answer.is_success:
+                return answer
+        return None
 
     async def _is_ours(self, found: object, ref: Ref, name: str) -> bool:
         """Say whether the experiment that has the name may be the mirror: marked so, or nobody's and alive."""
@@ -79,13 +107,12 @@ class Experiments:
         is_free = other is None or other.ref == ref
         return is_free and experiment.get("lifecycle_stage") != "deleted"
 
-    async def _take(self, found: object, ref: Ref, name: str) -> tuple[Answer, Twin | None, bool]:
+    async def _take(self, found: object, reading: Reading, ref: Ref, name: str) -> tuple[Answer, Twin | None, bool]:
         experiment: Document = found if isinstance(found, dict) else {}
         backend_id = text(experiment.get("experiment_id"))
         stored = {text(tag.get("key")) for tag in objects(experiment.get("tags"))}
-        for tag in marks(ref, self._source):
-            if tag["key"] not in stored:
-                answer = await self._backend.send(set_experiment_tag(backend_id, tag))
-                if not answer.is_success:
-                    return answer, None, False
+        wanted = [*marks(ref, self._source), *self._create_of(reading, name)[1]]  # its create may have been cut short
+        refusal = await self._set(backend_id, (tag for tag in wanted if tag["key"] not in stored))
+        if refusal is not None:
+            return refusal, None, False
         return Answer(status=200), learn(EntityKind.EXPERIMENT, ref, self._backend.name, experiment, name), True

@@ -15,6 +15,7 @@ from aiohttp import web
 
 from dualtrack.emulators.azureml_scope import AUDIENCE, DEFAULT_SCOPE
 from dualtrack.emulators.azureml_workspace import STRICT, Choices, settings_of
+from dualtrack.emulators.databricks_ids import long_ids
 from dualtrack.emulators.databricks_options import add_options, make_workspace
 from dualtrack.emulators.faults import parse_rules
 from dualtrack.emulators.tokens import LIFETIME, Tokens
@@ -33,7 +34,8 @@ def _settings(options: argparse.Namespace, tokens: Tokens) -> Settings:
     match options.kind:
         case "databricks":
             dialect, site = make_workspace(options, tokens)
-            return Settings(upstream=options.upstream, tokens=tokens, dialect=dialect, site=site)
+            chain = (long_ids,) if options.long_ids else ()
+            return Settings(upstream=options.upstream, tokens=tokens, dialect=dialect, site=site, middlewares=chain)
         case "azureml":
             return settings_of(_choices(options), upstream=options.upstream, tokens=tokens, scope=options.scope)
         case _:

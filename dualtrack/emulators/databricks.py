@@ -36,15 +36,28 @@ class Registry(StrEnum):
     OFF = "off"  # as in workspaces of new accounts
 
 
+# What a token that is not good, or not any more, is answered by: the service has said it in all of these ways (issues
+# databrickslabs/splunk-integration#55, databricks-vscode#583, mlflow#6734).
+BAD_TOKEN: dict[int, tuple[str | int, str]] = {
+    400: ("BAD_REQUEST", "io.jsonwebtoken.ExpiredJwtException: Token is expired"),
+    401: ("UNAUTHENTICATED", "Credential was not sent or is not valid."),
+    403: (403, "Invalid access token. [ReqId: 00000000-0000-0000-0000-000000000000]"),
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """What the service holds its clients to. `rates` scales the rates of `buckets`; 0 is none at all."""
+    """What the service holds its clients to. `rates` scales the rates of `buckets`; 0 is none at all.
+
+    `bad_token` is the status by which a token is refused, one of `BAD_TOKEN`.
+    """
 
     has_own_paths: bool = False
     has_limits: bool = False
     rates: float = 0.0
     tells: Tells = Tells.NOTHING
     registry: Registry = Registry.ANY
+    bad_token: int = 401
 
 
 STRICT = Terms(has_own_paths=True, has_limits=True, rates=1.0, registry=Registry.WORKSPACE)
@@ -67,6 +80,10 @@ class Databricks(Plain):
             return None
         return None if path.startswith(("/.well-known/", "/oidc/")) else path
 
+    def unauthorized(self) -> Reply:
+        code, message = BAD_TOKEN[self.terms.bad_token]
+        return Reply(status=self.terms.bad_token, document={"error_code": code, "message": message})
+
     def answer(self, call: Call) -> Reply | Changed | None:
         headers = self.buckets.refusal(call.path) if self.buckets is not None else None
         if headers is not None:
@@ -74,9 +91,9 @@ class Databricks(Plain):
         if call.method == "POST" and call.path == "/api/2.0/workspace/mkdirs":
             return self._refused(self.tree.make(str(call.document.get("path", "")))) or Reply(status=200, document={})
         if self._limits is not None:
-            refusal = self._limits.refusal(call.path, call.document, call.query, call.size)
-            if refusal is not None:
-                return self.error(400, "INVALID_PARAMETER_VALUE", refusal)
+            refused = self._refused(self._limits.refusal(call.path, call.document, call.query, call.size))
+            if refused is not None:
+                return refused
         return self._named(call) or self._about_folder(call) or self._registered(call)
 
     def _named(self, call: Call) -> Reply | Changed | None:

@@ -8,7 +8,7 @@ import argparse
 from dataclasses import replace
 
 from dualtrack.emulators.buckets import Tells
-from dualtrack.emulators.databricks import STRICT, Databricks, Registry, Terms
+from dualtrack.emulators.databricks import BAD_TOKEN, STRICT, Databricks, Registry, Terms
 from dualtrack.emulators.databricks_doors import Doors, Several
 from dualtrack.emulators.databricks_files import Choices, DatabricksFiles
 from dualtrack.emulators.databricks_tree import Tree
@@ -29,6 +29,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--registry", choices=list(Registry), help="the workspace registry")
     group.add_argument("--client", action="append", default=[], metavar="ID=SECRET", help="for OAuth for machines")
     group.add_argument("--private-link", action="store_true", help="send everybody to a login page")
+    group.add_argument("--long-ids", action="store_true", help="experiment ids of 18 digits, as the service's are")
+    group.add_argument("--bad-token", type=int, choices=BAD_TOKEN, default=401, help="how a token is refused")
     group.add_argument("--no-member", action="store_true", help="ask for the two headers of a non-member")
 
 
@@ -50,7 +52,7 @@ def _terms(options: argparse.Namespace) -> Terms:
         "registry": options.registry and Registry(options.registry),
     }
     given = {key: value for key, value in told.items() if value is not None}
-    return replace(terms, tells=Tells(options.retry_after), **given)
+    return replace(terms, tells=Tells(options.retry_after), bad_token=options.bad_token, **given)
 
 
 def _files(kind: str) -> DatabricksFiles:

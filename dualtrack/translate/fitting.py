@@ -24,9 +24,14 @@ from dualtrack.core.loss import LossKind
 from dualtrack.translate.document import MalformedError, field, objects, parse, parse_inner, text, write
 
 _HASH = 8
-# Azure ML: `FieldName=Parameters, Limit=200, Size=210` (facts A7)
-_OVER_COUNT = re.compile(r"\bLimit=(\d+)")
-_RUN_IS_FULL = re.compile(r"\bFieldName=(?:\w+\.)*(Param|Tag)\w*, Limit=(\d+)")
+# Azure ML: `FieldName=Parameters, Limit=200, Size=210` (facts A7). Databricks: `… exceeded maximum allowed number of
+# logged model metrics per logged model: 1000. To raise this quota please contact …` (mlflow#20715), by which its words
+# for params and tags of runs are guessed.
+_OVER_COUNT = re.compile(r"\bLimit=(\d+)|\bexceeded maximum allowed number of [^:]{1,200}: (\d+)")
+_RUN_IS_FULL = re.compile(
+    r"\bFieldName=(?:\w+\.)*(Param|Tag)\w*, Limit=(\d+)"
+    r"|\bexceeded maximum allowed number of (?:run )?(param|tag)\w* per run: (\d+)"
+)
 _FIRST = ("dualtrack.", "mlflow.")  # of tags that compete for room: what finds a mirror again, then what links runs
 _JSON = re.compile(r"\s*[\[{]")
 
@@ -109,7 +114,7 @@ class Fitter:
         said = _RUN_IS_FULL.search(reason)
         if said is None:
             return None
-        is_params, limit = said[1] == "Param", int(said[2])
+        is_params, limit = (said[1] or said[3]).lower() == "param", int(said[2] or said[4])
         name, listed = ("params", batch.params) if is_params else ("tags", batch.tags)
         held = {text(item.get("key")) for item in objects(field(run, "run", "data", name))}
         taken, left = _first(listed, limit, held, lambda item: self._name_there(name, item))
@@ -181,7 +186,7 @@ def is_full(reason: str) -> bool:
 def limit_in(reason: str) -> int | None:
     """The number in a refusal that says how many there may be; None if it says nothing of the kind."""
     found = _OVER_COUNT.search(reason)
-    return int(found[1]) if found is not None else None
+    return int(found[1] or found[2]) if found is not None else None
 
 
 def over_count(kind: LossKind, item: Document, limit: int) -> Unfit:

@@ -145,6 +145,17 @@ def batch_references(batch: Batch, run: Ref) -> list[Reference]:
     return [Reference(run, soft=False), *(reference for reference in found if reference.ref != run)]
 
 
+def split_tags(call: Call, most: int | None) -> tuple[Call, list[Document]]:
+    """Leave a create as many tags as it may have, our marks first of all; answer the others, for calls of their own."""
+    document = parse(call.body)
+    tags = objects(document.get("tags"))
+    if most is None or len(tags) <= most:
+        return call, []
+    tags.sort(key=lambda tag: not text(tag.get("key")).startswith("dualtrack."))
+    body = write({**document, "tags": list[JSON](tags[:most])})
+    return Call(operation=call.operation, method=call.method, target=call.target, body=body), tags[most:]
+
+
 # --- reading an entity, and finding it again --------------------------------------------------------------------
 
 

@@ -20,9 +20,10 @@ from dualtrack.emulators.buckets import Tells
 from dualtrack.emulators.databricks import STRICT, Databricks, Registry, Terms
 from dualtrack.emulators.databricks_doors import APPLICATION, LOGIN, PROOFS, Doors, Several
 from dualtrack.emulators.databricks_files import Choices, DatabricksFiles
+from dualtrack.emulators.databricks_ids import long_ids
 from dualtrack.emulators.faults import Body, DropAfter, Partial, Refuse, Rule, Spoil, Spoilt
 from dualtrack.emulators.tokens import Tokens
-from dualtrack.emulators.tracking import Dialect, Settings, Site
+from dualtrack.emulators.tracking import Dialect, Middleware, Settings, Site
 from tests.support.servers import Control, emulating
 
 TOKEN, CLIENT, SECRET = "dapi-1", "a-client", "s3cr3t"
@@ -86,13 +87,14 @@ async def place(
     tokens: Tokens | None = None,
     files: Site | None = None,
     dialect: Dialect | None = None,
+    middlewares: tuple[Middleware, ...] = (),
     **doors: bool,
 ) -> AsyncIterator[Place]:
     made = Databricks(terms=terms)
     kept = tokens or Tokens(TOKEN)
     front = Doors(kept, made.tree, {CLIENT: SECRET}, **doors)
     site = Several(front, files) if files is not None else front
-    settings = Settings(upstream=server.url, tokens=kept, dialect=dialect or made, site=site)
+    settings = Settings(upstream=server.url, tokens=kept, dialect=dialect or made, site=site, middlewares=middlewares)
     async with emulating(settings) as url, ClientSession(timeout=ClientTimeout(total=30)) as session:
         yield Place(url, session, kept, Control(url, session))
 
@@ -316,6 +318,28 @@ async def test_calls_beyond_the_rate_are_refused(mlflow_primary: MlflowServer) -
     assert parsedate_to_datetime(answers[2].headers["Retry-After"]).tzinfo is not None
 
 
+async def test_ids_of_experiments_can_be_as_long_as_the_service_s(mlflow_primary: MlflowServer) -> None:
+    """In every answer, root and path alike; a short one is nobody's."""
+    files = DatabricksFiles(Choices(rewrites=True))
+    async with place(mlflow_primary, STRICT, files=files, middlewares=(long_ids,)) as at:
+        name = unique()
+        made = (await at.post("experiments/create", name=name)).json["experiment_id"]
+        run = (await at.post("runs/create", experiment_id=made)).json["run"]["info"]
+        found = await at.post("runs/search", experiment_ids=[made])
+        status = await at.call("GET", f"/api/2.0/workspace/get-status?path={name}")
+        key = f"WorkspaceInternal/Mlflow/Artifacts/{made}/Runs/{run['run_id']}/artifacts/a"
+        await at.call("PUT", f"/api/2.0/fs/files/{key}?overwrite=true", {"a": 1})
+        listed = await at.call("GET", f"artifacts/list?run_id={run['run_id']}")
+        short = await at.call("GET", "experiments/get?experiment_id=1")
+
+    assert len(made) == 18
+    assert run["experiment_id"] == found.json["runs"][0]["info"]["experiment_id"] == made
+    assert run["artifact_uri"] == f"dbfs:/databricks/mlflow-tracking/{made}/{run['run_id']}/artifacts"
+    assert status.json["object_id"] == int(made)
+    assert [file["path"] for file in listed.json["files"]] == ["a"]
+    assert short.code == (404, "RESOURCE_DOES_NOT_EXIST")
+
+
 # --- the registry ---------------------------------------------------------------------------------------------------
 
 
@@ -434,7 +458,18 @@ async def test_lost_answers_of_every_create_are_counted(mlflow_primary: MlflowSe
 
 # --- as a process ---------------------------------------------------------------------------------------------------
 
-FLAGS = ("--strict", "--client", f"{CLIENT}={SECRET}", "--lifetime", "60", "--also-token", "dapi-2", "--rates", "2")
+FLAGS = (
+    "--strict",
+    "--long-ids",
+    "--client",
+    f"{CLIENT}={SECRET}",
+    "--lifetime",
+    "60",
+    "--also-token",
+    "dapi-2",
+    "--rates",
+    "2",
+)
 
 
 async def test_a_strict_workspace_runs_as_a_process(mlflow_primary: MlflowServer, tmp_path: Path) -> None:

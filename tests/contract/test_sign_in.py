@@ -31,7 +31,7 @@ from dualtrack.core.exchange import Call
 from dualtrack.errors import UnauthorizedError
 from dualtrack.metrics import Metrics
 from tests.support.identity import CLIENT_SECRET, IDENTITY_HEADER, Workspace, certified, serving
-from tests.support.raw_server import saying
+from tests.support.raw_server import answer, saying
 
 SEARCH = "/api/2.0/mlflow/experiments/search?max_results=1"
 RESOURCE = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Databricks/workspaces/w"
@@ -128,9 +128,11 @@ async def test_fifty_requests_at_once_make_one_sign_in(managed: Workspace, name:
     assert managed.scopes == ["https://management.azure.com"]
 
 
+@pytest.mark.parametrize("refusal", [(401, "no"), (403, "Invalid access token."), (400, "ExpiredJwtException: at 5")])
 @pytest.mark.parametrize("way", ["exchange", "send", "stream", "transfer"])
-async def test_a_refused_token_is_healed_by_a_new_one(managed: Workspace, way: str) -> None:
-    """azure-identity would give the refused one again, for it has not ended."""
+async def test_a_refused_token_is_healed_by_a_new_one(managed: Workspace, way: str, refusal: tuple[int, str]) -> None:
+    """azure-identity would give the refused one again, for it has not ended. Not every refusal is a 401."""
+    managed.refusal = refusal
     async with backend_at(managed.url, Cached("azure", azure())) as backend:
         assert await status_of(backend) == 200
         managed.revoke()
@@ -145,6 +147,21 @@ async def test_a_refused_token_is_healed_by_a_new_one(managed: Workspace, way: s
 
     assert status == 200
     assert managed.sign_ins == 2
+
+
+@pytest.mark.parametrize("size", [10, 300_000])
+@pytest.mark.parametrize("way", ["stream", "transfer"])
+async def test_another_refusal_passes_whole(way: str, size: int) -> None:
+    """What was read of it to know what it is about is not missing from it."""
+    body = b'{"error_code": "PERMISSION_DENIED", "message": "' + b"x" * size + b'"}'
+    async with (
+        saying(answer(403, body)) as server,
+        backend_at(server.url, bearer("t")) as backend,
+        getattr(backend, way)("GET", SEARCH, {}, None) as reply,
+    ):
+        said = b"".join([chunk async for chunk in reply.body])
+
+    assert (reply.status, said) == (403, body)
 
 
 @pytest.mark.parametrize("way", [by_exchange, by_stream])

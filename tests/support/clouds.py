@@ -3,27 +3,28 @@
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+from uuid import UUID
 
 from aiohttp import ClientSession
 
 from dualtrack.demo.compare import Side
 from dualtrack.demo.servers import MlflowServer
-from dualtrack.emulators.azureml import DEFAULT_SCOPE, AzureML
-from dualtrack.emulators.azureml_artifacts import AzureArtifacts
+from dualtrack.emulators import azureml_workspace
+from dualtrack.emulators.azureml_scope import AUDIENCE, DEFAULT_SCOPE
 from dualtrack.emulators.databricks import STRICT, Databricks, Terms
 from dualtrack.emulators.databricks_doors import APPLICATION, Doors, Several
 from dualtrack.emulators.databricks_files import Choices, DatabricksFiles
+from dualtrack.emulators.databricks_ids import long_ids
 from dualtrack.emulators.tokens import Tokens
-from dualtrack.emulators.tracking import Settings
+from dualtrack.emulators.tracking import Dialect, Settings
 from tests.support.files import mirror_of
 from tests.support.flow import SECRETS, Json, Running, Workspace, unique
 from tests.support.servers import Control, emulating
 
 CLIENT, CLIENT_SECRET = "a-client", "s3cr3t-of-the-client"
 AZURE, DATABRICKS = "azureml", "databricks"
-ARM = "https://management.azure.com"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,7 @@ class Cloud(Workspace):
     kind: str
     host: str
     tokens: Tokens = field(repr=False)
-    rules: Databricks | AzureML
+    rules: Dialect
     auth: Json | None = None
 
     @property
@@ -46,7 +47,9 @@ class Cloud(Workspace):
         return f"/Shared/{unique()}" if self.kind == DATABRICKS else unique()
 
     async def files(self, proxy: Running, run_id: str) -> dict[str, bytes]:
-        """What the workspace itself has of a run of its own, read by dualtrack's store."""
+        """What the workspace itself has of a run, read by dualtrack's store; `run_id` is the real server's."""
+        if self.kind == AZURE and self.name == "b":
+            run_id = str(UUID(run_id))
         token = f"Bearer {SECRETS[f'TOKEN_{self.name.upper()}']}"
         reply = await proxy.call("GET", f"{self.url}/api/2.0/mlflow/runs/get?run_id={run_id}", Authorization=token)
         root = str(reply.json["run"]["info"]["artifact_uri"])
@@ -74,24 +77,25 @@ async def databricks(
     choices: Choices | None = None,
     **cloud: Any,
 ) -> AsyncIterator[Cloud]:
-    """A workspace by `terms`; OAuth for machines has one client."""
+    """A workspace by `terms`; OAuth for machines has one client. A secondary has long ids, as in `azureml`."""
     tokens = cloud.pop("tokens", None) or Tokens(audiences=[APPLICATION])
     rules = Databricks(terms=terms)
     site = Several(
         Doors(tokens, rules.tree, {CLIENT: CLIENT_SECRET}), DatabricksFiles(choices or Choices(rewrites=True))
     )
-    settings = Settings(upstream=server.url, tokens=tokens, dialect=rules, site=site)
-    async with _serving(name, DATABRICKS, server, session, settings, rules, tokens, cloud) as made:
+    chain = (long_ids,) if name == "b" else ()
+    settings = Settings(upstream=server.url, tokens=tokens, dialect=rules, site=site, middlewares=chain)
+    async with _serving(name, DATABRICKS, server, session, settings, tokens, cloud) as made:
         yield made
 
 
 @asynccontextmanager
 async def azureml(name: str, server: MlflowServer, session: ClientSession, **cloud: Any) -> AsyncIterator[Cloud]:
-    """A workspace with its limits, without logged models, with files of its own."""
-    tokens = cloud.pop("tokens", None) or Tokens(audiences=[ARM])
-    rules = AzureML(has_logged_models=False, has_limits=True)
-    settings = Settings(upstream=server.url, tokens=tokens, dialect=rules, site=AzureArtifacts(DEFAULT_SCOPE))
-    async with _serving(name, AZURE, server, session, settings, rules, tokens, cloud) as made:
+    """A workspace as the service is. A primary has the ids of the real server, which the tests read past it."""
+    tokens = cloud.pop("tokens", None) or Tokens(audiences=[AUDIENCE])
+    choices = replace(azureml_workspace.STRICT, has_dashed_ids=name == "b")
+    settings = azureml_workspace.settings_of(choices, upstream=server.url, tokens=tokens)
+    async with _serving(name, AZURE, server, session, settings, tokens, cloud) as made:
         yield made
 
 
@@ -102,7 +106,6 @@ async def _serving(
     server: MlflowServer,
     session: ClientSession,
     settings: Settings,
-    rules: Databricks | AzureML,
     tokens: Tokens,
     cloud: Json,
 ) -> AsyncIterator[Cloud]:
@@ -116,7 +119,7 @@ async def _serving(
             side=Side(name=name, url=server.url),
             control=Control(host, session),
             tokens=tokens,
-            rules=rules,
+            rules=settings.dialect,
             **cloud,
         )
 

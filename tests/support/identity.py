@@ -38,6 +38,7 @@ class Workspace:
     """An API and its issuer, and what they are told to do.
 
     `life`: seconds that tokens live. `token`: the one that is issued every time. `issuing`: cleared, sign-ins hang.
+    `refusal`: status and words for a token that is not good.
     `refuses`: they get a 400. `takes_none`: no token is good enough. `tells_issuer`: discovery names who issues tokens.
     """
 
@@ -47,6 +48,7 @@ class Workspace:
     takes_none: bool = False
     tells_issuer: bool = True
     token: str = ""
+    refusal: tuple[int, str] = (401, "no valid token")
     claims: dict[str, Any] = field(default_factory=dict)
     user: str | None = "ann@example.com"
     answer: web.Response | None = None
@@ -114,7 +116,8 @@ class Workspace:
     async def api(self, request: web.Request) -> web.Response:
         self.heard.append(dict(request.headers))
         if not self._is_signed(request):
-            return web.json_response({"error_code": "UNAUTHENTICATED", "message": "no valid token"}, status=401)
+            status, message = self.refusal
+            return web.json_response({"error_code": "UNAUTHENTICATED", "message": message}, status=status)
         if self.answer is not None:
             return web.Response(status=self.answer.status, headers=self.answer.headers, body=self.answer.body)
         if request.path.endswith("/scim/v2/Me"):

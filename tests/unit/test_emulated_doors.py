@@ -159,7 +159,11 @@ def test_a_run_has_its_quota(name: str, path: str) -> None:
     for number in range(1600):
         assert limits.refusal(API + path, {"run_id": "r", "key": str(number), "value": "1"}, {}, 0) is None
 
-    assert limits.refusal(API + path, {"run_id": "r", "key": "one more", "value": "1"}, {}, 0) is not None
+    refusal = limits.refusal(API + path, {"run_id": "r", "key": "one more", "value": "1"}, {}, 0)
+
+    assert refusal is not None
+    assert refusal.code == "BAD_REQUEST"
+    assert f"exceeded maximum allowed number of {name} per run: 1600." in refusal.message
     assert limits.refusal(API + path, {"run_id": "r", "key": "7", "value": "2"}, {}, 0) is None
     assert limits.refusal(API + path, {"run_id": "other", "key": "one more", "value": "1"}, {}, 0) is None
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dualtrack.backends.refusals import as_mlflow, error_of
+from dualtrack.backends.refusals import as_mlflow, error_of, is_about_token, may_be_about_token
 
 AZURE = {
     "Error": {"Code": "ValidationError", "Message": "Too many params.", "Details": [], "InnerError": None},
@@ -79,3 +79,26 @@ def test_whatever_comes_clients_get_a_code_and_a_message(status: int, body: byte
 
     assert said["error_code"]
     assert said["message"]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "is_so"),
+    [
+        (401, b"", True),
+        (401, b"<html>", True),
+        (403, b'{"error_code": 403, "message": "Invalid access token. [ReqId: 1]"}', True),
+        (403, b'{"error_code": "403", "message": "Token is expiring within 30 seconds. (token expired)"}', True),
+        (403, b"\n<html><head><title>Error 403 Invalid access token.</title>", True),
+        (400, b'{"error_code": "X", "message": "io.jsonwebtoken.ExpiredJwtException: JWT expired at"}', True),
+        (403, b'{"error_code": "PERMISSION_DENIED", "message": "ann has no right to edit it"}', False),
+        (403, b"", False),
+        (403, b"<html><title>Forbidden</title>", False),
+        (400, b'{"error_code": "X", "message": "the value \'Token is expired\' is too long"}', False),
+        (500, b'{"message": "Invalid access token"}', False),
+        (404, b'{"message": "Invalid access token"}', False),
+    ],
+)
+def test_a_token_that_is_not_good_is_known_by_more_than_its_status(status: int, body: bytes, is_so: bool) -> None:
+    """And what only quotes such words is none."""
+    assert is_about_token(status, body) is is_so
+    assert may_be_about_token(status) is (status in {400, 403})

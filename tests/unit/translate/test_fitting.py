@@ -107,8 +107,12 @@ def test_whatever_is_sent_fits_and_whatever_does_not_is_told(pairs: list[tuple[s
 
 def test_a_backend_that_counts_is_understood() -> None:
     reason = "HTTP 400 INVALID_PARAMETER_VALUE FieldName=Parameters, Limit=200, Size=201"
+    quota = (
+        "Unable to log new …, exceeded maximum allowed number of logged model metrics per logged model: 1000. To raise"
+    )
 
     assert limit_in(reason) == 200
+    assert limit_in(quota) == 1000
     assert limit_in("HTTP 400 INVALID_PARAMETER_VALUE Invalid value for LimitOrder") is None
     assert over_count(LossKind.PARAM, {"key": "p", "value": "1"}, 200).detail == "param 'p': a run takes 200 params"
 
@@ -180,9 +184,13 @@ def test_what_does_not_follow_from_the_run_is_left_to_bisecting(reason: str, run
     assert parted(Batch(params=pairs_of("a", "b")), reason, run) is None
 
 
-def test_a_backend_without_lengths_may_count_too() -> None:
-    assert is_full(MANY_PARAMS)
-    assert parted(Batch(params=pairs_of("a", "b")), MANY_PARAMS, holding(params="1 2 3 4"), Lengths()) == (["a"], ["b"])
+@pytest.mark.parametrize(
+    "reason",
+    [MANY_PARAMS, "HTTP 400 BAD_REQUEST Unable …, exceeded maximum allowed number of params per run: 5. To raise"],
+)
+def test_a_backend_without_lengths_may_count_too(reason: str) -> None:
+    assert is_full(reason)
+    assert parted(Batch(params=pairs_of("a", "b")), reason, holding(params="1 2 3 4"), Lengths()) == (["a"], ["b"])
 
 
 def test_a_new_run_keeps_the_tags_by_which_it_is_found() -> None:

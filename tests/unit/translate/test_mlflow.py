@@ -11,7 +11,7 @@ from dualtrack.core.coalesce import Batch
 from dualtrack.core.exchange import JSON, Call, Document, Exchange
 from dualtrack.core.ids import BackendId, ClientId, EntityKind, Ref, Twin
 from dualtrack.core.routes import classify
-from dualtrack.translate.document import objects, parse
+from dualtrack.translate.document import objects, parse, write
 from dualtrack.translate.mlflow import (
     API,
     batch_call,
@@ -27,6 +27,7 @@ from dualtrack.translate.mlflow import (
     search_by_mark,
     search_created,
     set_experiment_tag,
+    split_tags,
     translate,
 )
 from dualtrack.translate.operations import OPERATIONS, read
@@ -395,3 +396,18 @@ def test_an_unanswered_model_is_searched_among_the_young() -> None:
         "max_results": 50,
         "order_by": [{"field_name": "creation_time", "ascending": False}],
     }
+
+
+def test_a_create_keeps_the_tags_that_it_has_room_for() -> None:
+    """Our marks are always among them, and nothing is lost."""
+    tags = [pair(f"k{number}", "v") for number in range(4)] + [pair("dualtrack.source", "a")]
+    call = Call(
+        operation="createExperiment", method="POST", target="/x", body=write({"name": "n", "tags": list[JSON](tags)})
+    )
+    cut, later = split_tags(call, 3)
+    kept = objects(parse(cut.body)["tags"])
+
+    assert [tag["key"] for tag in kept] == ["dualtrack.source", "k0", "k1"]
+    assert [tag["key"] for tag in later] == ["k2", "k3"]
+    assert parse(cut.body)["name"] == "n"
+    assert split_tags(call, 5) == split_tags(call, None) == (call, [])
