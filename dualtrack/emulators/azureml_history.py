@@ -198,7 +198,10 @@ def _check_experiment(run: JSON, experiment: JSON) -> None:
 
 def _creation(experiment_id: str, document: Mapping[str, JSON]) -> JSON:
     told = str(document.get("startTimeUtc") or "")  # a field of the vendor's CreateRun
-    began = datetime.fromisoformat(told) if told else datetime.now(UTC)
+    try:
+        began = datetime.fromisoformat(told) if told else datetime.now(UTC)
+    except ValueError as error:
+        raise HistoryError(400, f"'{told}' is no time.") from error
     name = {"run_name": document["displayName"]} if document.get("displayName") else {}
     return {"experiment_id": experiment_id, "start_time": int(began.timestamp() * 1000), **name}
 

@@ -1,8 +1,8 @@
 """What the model registry of an Azure ML workspace refuses (facts/backends A8, checklist item 16).
 
 Models are created, read and searched by name, and versions come from artifacts of this workspace: a run's, or a local
-folder's that was uploaded as one. (choice) A rename and the delete of a model are 400, as refusals that have a reason;
-a source may be `runs:/…`; nothing is known of aliases, which pass.
+folder's that was uploaded as one. (choice) A rename and the delete of a model are refusals that have a reason, or 404
+as for an endpoint that is not there; a source may be `runs:/…`; nothing is known of aliases, which pass.
 """
 
 import re
@@ -26,9 +26,10 @@ BY_RUN: Final = re.compile(r"runs:/([^/]+)/.+")
 
 
 class Registry:
-    """The rules of one workspace's registry."""
+    """The rules of one workspace's registry. `says_why`: renames and deletes are a 400, else an empty 404."""
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: Scope, *, says_why: bool = True) -> None:
+        self._says_why = says_why
         place = rf"azureml://[^/]+/mlflow/v[12]\.0{scope.pattern}/experiments/[^/]+/runs/([^/]+)/artifacts(?:/.*)?"
         self._of_run = re.compile(place)
 
@@ -37,6 +38,8 @@ class Registry:
         what = call.path.rpartition("/mlflow/")[2]
         if not what.startswith((MODELS, VERSIONS)):
             return await send(call)
+        if not self._says_why and (call.method, what) in ABSENT:
+            return Reply(status=404)
         if found := _objection(call, what):
             return found.to_reply()
         if what == VERSIONS + "create" and (found := await self._of_source(str(call.document.get("source", "")), send)):

@@ -28,34 +28,28 @@ from dualtrack.emulators.tracking import Middleware, Settings
 class Choices:
     """What a workspace is like; each default is the one with the fewest surprises for an MLflow client.
 
-    `has_logged_models`, `has_traces`, `has_artifact_list`, `has_other_apis`: without, they are what item 9 and 1 say.
-    `has_own_files`: artifacts in the workspace's own storage; else MLflow's artifact routes work.
-    `has_limits`, `has_short_histories`, `has_search_rules`, `has_registry_rules`: the refusals of items 6, 7, 8 and 16.
-    `has_dashed_ids`: ids are UUIDs with dashes (item 4). `takes_odd_names`: the quirk of item 5. `has_lasting_names`:
-    experiments cannot be renamed (A4). `rate`: MLflow calls per second, more are a 429 that `tells` the wait (item 17);
-    0 is no bound.
-    `folds_case`: ARM's words in a path in any case (item 1). `polls`: how often deferred metrics are not there yet
-    (item 10). `page`: artifacts in a listing. `storage_origin`: where signed URLs lead, if not to the emulator.
+    Numbers are of the checklist for Azure ML in facts/backends.
     """
 
-    has_logged_models: bool = True
-    has_traces: bool = True
-    has_artifact_list: bool = True
-    has_other_apis: bool = True
-    has_own_files: bool = False
-    has_limits: bool = False
-    has_search_rules: bool = False
-    has_short_histories: bool = False
-    has_registry_rules: bool = False
-    has_lasting_names: bool = False
-    has_dashed_ids: bool = False
-    takes_odd_names: bool = False
-    folds_case: bool = True
-    rate: float = 0.0
-    tells: Tells = Tells.NOTHING
-    polls: int = 1
-    page: int = 500
-    storage_origin: str = ""
+    has_logged_models: bool = True  # 9
+    has_traces: bool = True  # 9
+    has_artifact_list: bool = True  # 9, of MLflow's own route
+    has_other_apis: bool = True  # 1, beside /api/2.0/mlflow and its preview
+    has_own_files: bool = False  # 11 to 14; without, MLflow's artifact routes work
+    has_limits: bool = False  # 6
+    has_short_histories: bool = False  # 7
+    has_search_rules: bool = False  # 8
+    has_registry_rules: bool = False  # 16
+    says_why: bool = True  # 16: renames and deletes of models are a 400, else an empty 404
+    has_lasting_names: bool = False  # A4: no experiment is renamed
+    takes_odd_names: bool = False  # 5: the quirk, instead of a refusal
+    has_dashed_ids: bool = False  # 4
+    folds_case: bool = True  # 1: ARM's words in a path in any case
+    rate: float = 0.0  # 17: MLflow calls per second; 0 is no bound
+    tells: Tells = Tells.NOTHING  # 17: what is said of the wait
+    polls: int = 1  # 10: how often deferred metrics are not there yet
+    page: int = 500  # 13: artifacts in a listing
+    storage_origin: str = ""  # 18: where signed URLs lead, if not to the emulator
 
 
 STRICT: Final = Choices(
@@ -118,7 +112,7 @@ def _middlewares(choices: Choices, scope: Scope) -> list[Middleware]:
     ids = Ids(scope.text, dashed=choices.has_dashed_ids)
     chain: tuple[tuple[bool, Middleware], ...] = (
         (choices.takes_odd_names, azureml_names.hidden),
-        (choices.has_registry_rules, Registry(scope)),
+        (choices.has_registry_rules, Registry(scope, says_why=choices.says_why)),
         (True, Deferred(polls=choices.polls)),
         (True, History(ids)),
         (choices.has_search_rules, azureml_search.as_mlflow),

@@ -163,7 +163,10 @@ class Settler:
 
     async def _unclaimed(self, reading: Reading) -> Document | None:
         kind = reading.operation.about
-        answer = await self._reader.ask(search_created(reading))
+        try:
+            answer = await self._reader.ask(search_created(reading))
+        except RejectedError:
+            answer = await self._reader.ask(search_created(reading, by_start=False))
         if answer is None:
             return None
         listed = parse(answer.body)

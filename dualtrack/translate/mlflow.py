@@ -218,18 +218,20 @@ def search_models_of(run_id: str, experiment_id: str, page_token: str) -> Call:
     return Call(operation="searchLoggedModels", method="POST", target=target, body=write(body))
 
 
-def search_created(reading: Reading) -> Call:
-    """Ask the primary for what an unanswered create may have made: everything young that looks alike."""
+def search_created(reading: Reading, *, by_start: bool = True) -> Call:
+    """Ask the primary for what an unanswered create may have made: everything young that looks alike.
+
+    Not `by_start`: the newest runs, where a search takes no number: Azure ML wants values quoted (facts A8), and MLflow
+    refuses a quoted one.
+    """
     document = reading.document
     experiment = text(document.get("experiment_id"))
     if reading.operation.about is EntityKind.RUN:
         started = text(document.get("start_time")) or "0"
-        body: Document = {
-            "experiment_ids": [experiment],
-            "filter": f"attributes.start_time = {int(started) if started.isdecimal() else 0}",
-            "run_view_type": "ALL",
-            "max_results": 100,
-        }
+        which: Document = {"filter": f"attributes.start_time = {int(started) if started.isdecimal() else 0}"}
+        if not by_start:
+            which = {"order_by": ["attributes.start_time DESC"]}
+        body: Document = {"experiment_ids": [experiment], **which, "run_view_type": "ALL", "max_results": 100}
         return Call(operation="searchRuns", method="POST", target=f"{API}/runs/search", body=write(body))
     body = {
         "experiment_ids": [experiment],

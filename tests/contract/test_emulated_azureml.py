@@ -574,6 +574,16 @@ async def test_the_registry_refuses(strict: Client, method: str, path: str, body
     assert (await strict.get("registered-models/get", name=name))[0] == (404 if path.endswith("create") else 200)
 
 
+async def test_a_registry_can_be_without_renames(mlflow_primary: MlflowServer) -> None:
+    """Which of the two refusals is the service's is not known."""
+    async with workspace(mlflow_primary, replace(STRICT, says_why=False)) as client:
+        name = unique()
+        await client.post("registered-models/create", {"name": name})
+
+        assert await client.post("registered-models/rename", {"name": name, "new_name": "other"}) == NOTHING
+        assert await client.ask("DELETE", f"{BASE}/registered-models/delete", {"name": name}) == NOTHING
+
+
 @pytest.mark.parametrize("text", ["name LIKE 'a%'", "name ilike 'a'", "tags.a = 'b'", "tag.a = 'b'"])
 async def test_models_are_searched_by_name_alone(strict: Client, text: str) -> None:
     """Neither by a pattern nor by tags."""

@@ -3,23 +3,25 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+import orjson
 import pytest
 from aiohttp import ClientSession
 from mlflow import MlflowClient
 
 from dualtrack.demo.compare import Side
 from dualtrack.demo.servers import MlflowServer
-from dualtrack.emulators.azureml import DEFAULT_SCOPE, AzureML
-from dualtrack.emulators.tracking import Settings
+from dualtrack.emulators.azureml_scope import DEFAULT_SCOPE
+from dualtrack.emulators.azureml_workspace import STRICT, settings_of
+from dualtrack.emulators.faults import DropAfter, Rule
+from dualtrack.emulators.tokens import Tokens
 from tests.support.files import put, run_root
-from tests.support.flow import SECRETS, Launcher, Running, Workspace, unique
+from tests.support.flow import SECRETS, Json, Launcher, Running, Workspace, unique
 from tests.support.servers import Control, emulating
 
 
 @pytest.fixture
 async def azure(mlflow_primary: MlflowServer, session: ClientSession) -> AsyncIterator[Workspace]:
-    dialect = AzureML(has_logged_models=False)
-    settings = Settings(upstream=mlflow_primary.url, token=SECRETS["TOKEN_A"], dialect=dialect)
+    settings = settings_of(STRICT, upstream=mlflow_primary.url, tokens=Tokens(SECRETS["TOKEN_A"]))
     async with emulating(settings) as url:
         side = Side(name="a", url=mlflow_primary.url)
         yield Workspace(name="a", url=f"{url}/mlflow/v2.0{DEFAULT_SCOPE}", side=side, control=Control(url, session))
@@ -61,3 +63,40 @@ async def test_its_refusals_are_said_in_mlflow_s_shape(proxy: Running) -> None:
     assert (refused.status, refused.code) == (400, "INVALID_PARAMETER_VALUE")
     assert "is not valid" in refused.json["message"]
     assert "(operation " in refused.json["message"]
+
+
+LOST = {
+    "experiments/create": {"name": "NAME"},
+    "runs/create": {"experiment_id": "EXPERIMENT", "start_time": 77777, "run_name": "NAME"},
+    "runs/log-batch": {"run_id": "RUN", "params": [{"key": "p", "value": "NAME"}]},
+    "runs/set-tag": {"run_id": "RUN", "key": "t", "value": "NAME"},
+    "runs/update": {"run_id": "RUN", "status": "FINISHED", "end_time": 9000, "run_name": "NAME"},
+}
+
+
+@pytest.mark.parametrize("path", LOST)
+async def test_a_write_whose_answer_was_lost_is_settled_and_mirrored_once(
+    proxy: Running, azure: Workspace, b: Workspace, path: str
+) -> None:
+    """The workspace is asked in words that it takes, and searches as it does."""
+    name, experiment_id = unique(), await proxy.create_experiment()
+    told = {"NAME": name, "EXPERIMENT": experiment_id, "RUN": await proxy.create_run(experiment_id)}
+    await proxy.drained()
+    await azure.control.set_faults(Rule(action=DropAfter(), path=f"{path}$", first=1))
+    body = orjson.dumps(LOST[path]).decode()
+    for word, value in told.items():
+        body = body.replace(word, value)
+    lost = await proxy.call("POST", path, body.encode())
+
+    async def mirrored() -> list[Json]:
+        return [write for write in await b.writes() if name in orjson.dumps(write).decode()]
+
+    async def is_mirrored() -> bool:
+        return bool(await mirrored())
+
+    await proxy.until(is_mirrored)
+    await proxy.drained()
+
+    assert lost.status == 503
+    assert len(await mirrored()) == 1
+    assert (await proxy.backend())["parked"] == 0
