@@ -41,7 +41,7 @@ def test_the_demo_ends_equal_and_leaves_nothing(tmp_path: Path) -> None:
     """It says equal but for what is on record and listed, exits 0, and neither a process nor a file of it stays."""
     process, mark = demo(tmp_path)
     try:
-        code = process.wait(120)
+        code = process.wait(300)
     finally:
         process.kill()
 
