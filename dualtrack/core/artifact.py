@@ -35,7 +35,7 @@ def effective(path: str) -> str:
         raise UnsafePathError("Invalid path")
     parts = decoded.split("/")
     drive, rest = ntpath.splitdrive(decoded)
-    is_absolute = decoded.startswith(("/", "\\\\")) or (bool(drive) and rest[:1] in ("\\", "/"))
+    is_absolute = decoded.startswith(("/", "\\\\", "\\/")) or (bool(drive) and rest[:1] in ("\\", "/"))
     if ".." in parts or is_absolute or decoded.lower().startswith("file:"):
         raise UnsafePathError("Invalid path")
     name = "/".join(part for part in parts if part not in {"", "."})

@@ -184,7 +184,7 @@ def _shift_ids(server: MlflowServer) -> None:
 
 def _train_and_compare(site: Site, root: Path, console: Console) -> Report:
     with _step(console, f"a training script, unchanged, with MLFLOW_TRACKING_URI={site.proxy}"):
-        _train(site, root / "train.log")
+        _train(site, root)
     with _step(console, "dualtrack drain: wait until the backlog is empty"):
         drain = _launch(["drain", "--timeout", f"{DRAIN_SECONDS}s"], site, root / "drain.log")
         is_drained = _finish(drain, DRAIN_SECONDS + 30) == 0
@@ -204,11 +204,12 @@ def _train_and_compare(site: Site, root: Path, console: Console) -> Report:
         )
 
 
-def _train(site: Site, log_path: Path) -> None:
-    """Run the script as its user would: the tracking URI and nothing else."""
-    script = Path(__file__).with_name("train.py")
-    env = clean_environment(MLFLOW_TRACKING_URI=site.proxy, DO_NOT_TRACK="true")
-    process = Process([sys.executable, str(script)], log_path=log_path, env=env)
+def _train(site: Site, root: Path) -> None:
+    """Run the script as its user would: with the tracking URI. What mlflow leaves behind goes with `root`."""
+    script, scratch = Path(__file__).with_name("train.py"), root / "tmp"
+    scratch.mkdir(exist_ok=True)
+    env = clean_environment(MLFLOW_TRACKING_URI=site.proxy, DO_NOT_TRACK="true", TMPDIR=str(scratch))
+    process = Process([sys.executable, str(script)], log_path=root / "train.log", env=env)
     if (code := _finish(process, TRAIN_SECONDS)) != 0:
         raise TrainingError(f"the training ended with code {code}:\n{process.tail()}")
 

@@ -179,6 +179,23 @@ def test_trouble_has_its_exit_code_and_its_reason(
     assert str(trouble) in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("report", "code"),
+    [
+        (REPORT, 0),
+        (with_owners(replace(RUN, losses=(Loss(key="run:p", kind="tag", item="y", reason="over_limit"),)), MODEL), 0),
+        (with_owners(replace(RUN, differences=(OTHER,)), MODEL), 1),
+    ],
+)
+def test_only_what_is_not_on_record_fails_the_demo(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, report: Report, code: int
+) -> None:
+    monkeypatch.setattr(demo, "_start", lambda *_: None)
+    monkeypatch.setattr(demo, "_train_and_compare", lambda *_: report)
+
+    assert run_demo(keep=False, json=False, directory=tmp_path) == code
+
+
 def test_sigterm_ends_the_demo_as_an_interrupt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(demo, "require_mlflow", lambda: signal.raise_signal(signal.SIGTERM))
