@@ -147,7 +147,8 @@ class RunView:
     """A run; times are in milliseconds, None where there is none.
 
     `inputs` are counted; `outputs` are pairs of a model and a step. `models` are the logged models it is the source
-    of; None where they were not looked for, or the backend knows no logged models.
+    of; None where they were not looked for, or the backend knows no logged models. `is_upserted`: on a
+    secondary it has the client's id, which only an upsert into Azure ML's run history gives (`backends/azureml_runs`).
     """
 
     ref: Ref
@@ -166,6 +167,7 @@ class RunView:
     outputs: frozenset[tuple[str, int]] = frozenset()
     models: frozenset[str] | None = None
     files: Files = None
+    is_upserted: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
