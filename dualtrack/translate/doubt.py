@@ -11,8 +11,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from dualtrack.core.exchange import Call, Document
+from dualtrack.core.views import number
 from dualtrack.translate.document import field, objects, parse, text, write
-from dualtrack.translate.evidence import number, point
+from dualtrack.translate.evidence import point
 
 
 def sent_metrics(call: Call) -> list[Document]:

@@ -10,6 +10,7 @@ from typing import TypeAlias
 from dualtrack.core.exchange import JSON, Document, Observed
 from dualtrack.core.ids import EntityKind
 from dualtrack.core.routes import classify
+from dualtrack.core.views import number
 from dualtrack.translate.document import MalformedError, field, objects, parse_inner, text
 from dualtrack.translate.operations import Reading, Shape, items
 
@@ -73,18 +74,6 @@ def _is_stored(stored: str | None, sent: str) -> bool:
     if stored is None:
         return False
     return stored == sent or (len(stored) >= _TRUNCATED and sent.startswith(stored))
-
-
-def number(value: JSON) -> float | None:
-    """Read a number as a server keeps it, however it is spelled; None for NaN."""
-    try:
-        number = float(value) if isinstance(value, (str, int, float)) else 0.0
-    except ValueError:
-        return None
-    except OverflowError:  # an integer that no float holds
-        return None
-    # a server keeps infinities as the largest number (facts section 1)
-    return max(-1.7976931348623157e308, min(1.7976931348623157e308, number)) if number == number else None  # noqa: PLR0124
 
 
 def point(metric: Document) -> tuple[float | None, ...]:
