@@ -82,6 +82,7 @@ from dualtrack.proxy.roots import Roots
 from dualtrack.proxy.server import BoundedServer, Mirrored, Proxy
 from dualtrack.proxy.writes import WriteRoutes
 from dualtrack.reconcile.adopter import WholeAdopter
+from dualtrack.reconcile.backfill import Backfill
 from dualtrack.reconcile.reader import Reader
 from dualtrack.reconcile.settler import Settler
 from dualtrack.store.spool import DiskSpool
@@ -259,6 +260,7 @@ class App:
         self.dispatchers: dict[str, Dispatcher] = {}
         self.workers: dict[str, Worker] = {}
         self.settler: Settler | None = None
+        self.adopter: WholeAdopter | None = None
         self.readers: dict[str, Reader] = {}
         # deliveries and clients have threads of their own: a large copy holds up no client
         self.stores, self._client_stores = self._make_stores(), self._make_stores()
@@ -308,7 +310,7 @@ class App:
         # a secondary's files are a client's business only where versions are registered there
         readable = {source, config.registry}
         self._roots = roots = Roots(journal, source, {name: readers[name] for name in readable})
-        adopter = WholeAdopter(journal, source, readers[source], readers, self.metrics)
+        self.adopter = adopter = WholeAdopter(journal, source, readers[source], readers, self.metrics)
         self.settler = Settler(journal, readers[source], source, self._clock, self.metrics, self._expect_repeats)
         for name in config.secondaries:
             self._build_delivery(name, journal, adopter, readers[name])
@@ -499,6 +501,22 @@ class App:
     async def serve(self) -> None:
         """Listen and deliver until `stop`; then finish in order."""
         config = self._config
+        async with self.delivering() as loops, self._admin(), self._listener():
+            self._is_listening = True
+            log.info(
+                "app.ready",
+                url=f"http://{config.listen.host}:{config.listen.port}",
+                admin=f"http://{config.admin.host}:{config.admin.port}",
+                primary=config.primary,
+                secondaries=list(config.secondaries),
+                registry=config.registry,
+            )
+            await loops.until(self._stopping)
+            log.info("app.stopping")
+
+    @asynccontextmanager
+    async def delivering(self) -> AsyncIterator[Loops]:
+        """Open everything and deliver what is queued, without listening; close in order at the end."""
         async with AsyncExitStack() as stack:
             for backend in self.backends.values():
                 stack.push_async_callback(backend.close)
@@ -515,19 +533,26 @@ class App:
                 await self.settler.recover()
             loops = await stack.enter_async_context(background())
             self._start_loops(loops)
-            await stack.enter_async_context(self._admin())
-            await stack.enter_async_context(self._listener())
-            self._is_listening = True
-            log.info(
-                "app.ready",
-                url=f"http://{config.listen.host}:{config.listen.port}",
-                admin=f"http://{config.admin.host}:{config.admin.port}",
-                primary=config.primary,
-                secondaries=list(config.secondaries),
-                registry=config.registry,
-            )
-            await loops.until(self._stopping)
-            log.info("app.stopping")
+            yield loops
+
+    def make_backfill(self, backend: str, patience: float) -> Backfill:
+        """Make what brings over to `backend` what no proxy saw. Once for each: the journal calls it from then on."""
+        assert self.journal is not None
+        assert self.adopter is not None
+        source = self._config.primary
+        made = Backfill(
+            self.journal,
+            source,
+            self.readers[source],
+            backend,
+            self.readers[backend],
+            self.adopter,
+            self._clock,
+            is_up=lambda: self.backends[backend].is_up,
+            patience=patience,
+        )
+        self.journal.on_due(made.arrivals.wake)
+        return made
 
     def _start_loops(self, loops: Loops) -> None:
         if self.settler is not None:

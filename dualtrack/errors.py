@@ -38,6 +38,10 @@ class StartError(DualtrackError):
     """The process cannot start here: port taken, store locked or not writable. One line, with the next step."""
 
 
+class StoreLockedError(StartError):
+    """Another process has the journal open: a running proxy, as a rule."""
+
+
 class BackendError(DualtrackError):
     """A backend did not do what was asked."""
 

@@ -250,6 +250,10 @@ class Queue(IdMap, Protocol):
         """Say whether anything is queued in that lane."""
         ...
 
+    async def waiting(self, backend: str, keys: Sequence[str]) -> dict[str, bool]:
+        """Answer those of `keys` whose lanes hold anything; True for one that cannot go on without a person."""
+        ...
+
     async def has_older(self, backend: str, key: str, than: float, kind: EntityKind | None = None) -> bool:
         """Say whether another lane (of that kind) still has a write acknowledged before instant `than`."""
         ...
@@ -449,8 +453,11 @@ class Looker(Protocol):
 class Adopter(Protocol):
     """Brings an entity that a secondary lacks over whole, as journal entries."""
 
-    async def adopt(self, ref: Ref, backend: str, *, is_own: bool = False) -> bool:
-        """Queue all that the primary holds of `ref`; False when the primary does not know it either.
+    async def adopt(self, ref: Ref, backend: str, *, is_own: bool = False) -> Ref | None:
+        """Queue all that the primary holds of `ref`; answer what to wait for, None when the primary lacks it too.
+
+        That is `ref` itself, or its experiment: only where that has its place can a mirror of `ref` be looked for. Then
+        nothing of `ref` is queued yet, and whoever needs it asks again once the experiment is there.
 
         `is_own` says that the caller has claimed the lane of `ref` itself; otherwise a lane that holds anything is
         taken to be on its way.

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from dualtrack.cli.backfill import backfill
 from dualtrack.cli.check import check
 from dualtrack.cli.demo import demo
 from dualtrack.cli.drain import drain
@@ -64,6 +65,7 @@ _COMMANDS: tuple[Callable[..., Any] | click.Command, ...] = (
     ids,
     parked,
     drain,
+    backfill,
     version,
 )
 for _command in _COMMANDS:

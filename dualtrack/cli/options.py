@@ -2,7 +2,9 @@
 
 import functools
 import re
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -11,15 +13,30 @@ import click
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_DURATION: Final = r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?"
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def duration(_ctx: click.Context, _param: click.Parameter, given: str) -> float:
     """Read `5s`, `2m`, `1h` or plain seconds; answer seconds (a callback of an option)."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", given.strip())
+    found = re.fullmatch(_DURATION, given.strip())
     if found is None:
         raise click.BadParameter(f"{given!r} is not a duration such as 30s, 5m or 1h")
     return float(found[1]) * _SECONDS[found[2] or "s"]
+
+
+def moment(_ctx: click.Context, _param: click.Parameter, given: str | None) -> float | None:
+    """Read how long ago (`7d`) or when (`2026-05-01`, `2026-05-01T12:00:00Z`); answer seconds since the epoch."""
+    if given is None:
+        return None
+    found = re.fullmatch(_DURATION, given.strip())
+    if found is not None and found[2]:
+        return time.time() - float(found[1]) * _SECONDS[found[2]]
+    try:
+        at = datetime.fromisoformat(given.strip())
+    except ValueError:
+        raise click.BadParameter(f"{given!r} is neither how long ago (36h, 7d) nor a time (2026-05-01T12:00)") from None
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 
 
 def address(_ctx: click.Context, _param: click.Parameter, given: str | None) -> str | None:

@@ -50,6 +50,44 @@ def load_for_serving(
     return _override(load_config(path), port, admin_port, store)
 
 
+def between(config: Config, source: str | None, target: str | None) -> tuple[Config, tuple[str, ...]]:
+    """Answer what to bring over with, and to which backends. Raise `ConfigError`.
+
+    From the primary the configuration stays as it is. Between two others it becomes one of their own, with a journal
+    beside the configured one: ids there are those of another primary.
+    """
+    for option, name in (("--from", source), ("--to", target)):
+        if name is not None and name not in config.backends:
+            raise click.BadOptionUsage(option, f"{option}: no backend is called {name!r}: {', '.join(config.backends)}")
+    source = source or config.primary
+    if source == target:
+        raise click.UsageError(f"--from and --to are both {source}")
+    if source == config.primary:
+        targets = (target,) if target is not None else tuple(config.secondaries)
+        if not targets:
+            raise click.UsageError("there is no secondary in this configuration to bring anything to")
+        return config, targets
+    if target is None:
+        raise click.UsageError("--from another backend than the primary needs --to")
+    return _between(config, source, target), (target,)
+
+
+def _between(config: Config, source: str, target: str) -> Config:
+    path, spool = config.store.path, config.spool.dir
+    suffix = f"{source}-to-{target}"
+    journal = path.with_name(f"{path.stem}-{suffix}{path.suffix}")
+    changed = config.model_copy(
+        update={
+            "primary": source,
+            "registry": source,
+            "backends": {name: config.backends[name] for name in (source, target)},
+            "store": _store(config.store, f"sqlite:///{journal}"),
+            "spool": config.spool.model_copy(update={"dir": spool and spool.with_name(f"{spool.name}-{suffix}")}),
+        }
+    )
+    return _checked(changed)
+
+
 def connect(path: Path | None, admin_url: str | None) -> AdminClient:
     """Make a client of the running proxy. Raise `ConfigError`.
 
@@ -78,7 +116,10 @@ def _override(config: Config, port: int | None, admin_port: int | None, store: s
         changes["admin"] = config.admin.model_copy(update={"port": admin_port})
     if store is not None:
         changes["store"] = _store(config.store, store)
-    changed = config.model_copy(update=changes)
+    return _checked(config.model_copy(update=changes))
+
+
+def _checked(changed: Config) -> Config:
     problems = [
         Problem(path=dotted(found.where), value="", message=found.message, fix=found.fix)
         for found in check(changed, [])

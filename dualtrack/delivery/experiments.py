@@ -10,11 +10,13 @@ from dualtrack.core.ids import EntityKind, Ref, Twin
 from dualtrack.errors import UnreachableError
 from dualtrack.ports import Backend, IdMap
 from dualtrack.translate.databricks import lacks_parent, make_parent
-from dualtrack.translate.document import field, objects, parse_answer, text
+from dualtrack.translate.document import field, objects, parse, parse_answer, text
 from dualtrack.translate.fitting import Fitter
 from dualtrack.translate.mlflow import experiment_by_name, mark_of, marks, set_experiment_tag, split_tags, translate
 from dualtrack.translate.names import NameRule, qualify, translate_name
 from dualtrack.translate.operations import Reading, learn
+
+_NO = frozenset({400, 404, 405, 409, 413, 422})  # a tag that is not taken is no reason to have no experiment
 
 
 class Experiments:
@@ -71,7 +73,7 @@ class Experiments:
             if not found:
                 raise UnreachableError(self._backend.name, "getExperimentByName", "an answer without an experiment")
             if await self._is_ours(found, ref, name):
-                return await self._take(found, reading, ref, name)
+                return await self._take(found, reading, name)
         message = f"experiment name {wanted!r} belongs to another experiment on {self._backend.name}"
         return Answer(status=409, error_code="NAME_COLLISION", message=message), None, False
 
@@ -107,12 +109,20 @@ class Experiments:
         is_free = other is None or other.ref == ref
         return is_free and experiment.get("lifecycle_stage") != "deleted"
 
-    async def _take(self, found: object, reading: Reading, ref: Ref, name: str) -> tuple[Answer, Twin | None, bool]:
+    async def _take(self, found: object, reading: Reading, name: str) -> tuple[Answer, Twin | None, bool]:
+        """Make what is there the mirror: its marks, and the tags that the experiment was told with."""
         experiment: Document = found if isinstance(found, dict) else {}
+        ref = reading.subject
+        assert ref is not None, "an experiment is placed after the primary made it"
         backend_id = text(experiment.get("experiment_id"))
-        stored = {text(tag.get("key")) for tag in objects(experiment.get("tags"))}
-        wanted = [*marks(ref, self._source), *self._create_of(reading, name)[1]]  # its create may have been cut short
-        refusal = await self._set(backend_id, (tag for tag in wanted if tag["key"] not in stored))
-        if refusal is not None:
-            return refusal, None, False
+        stored = {text(tag.get("key")): text(tag.get("value")) for tag in objects(experiment.get("tags"))}
+        call, _ = self._fitter.fit(translate(reading, {}, self._source, name))
+        marked = {text(tag["key"]) for tag in marks(ref, self._source)}
+        for tag in objects(parse(call.body).get("tags")):
+            key = text(tag.get("key"))
+            if key in stored and (key in marked or stored[key] == text(tag.get("value"))):
+                continue
+            answer = await self._backend.send(set_experiment_tag(backend_id, tag))
+            if not answer.is_success and (key in marked or answer.status not in _NO):
+                return answer, None, False
         return Answer(status=200), learn(EntityKind.EXPERIMENT, ref, self._backend.name, experiment, name), True

@@ -1,7 +1,7 @@
 """Client ids → what the backend calls them; and what to do about those that nobody knows there yet.
 
 in the map ─▶ twin          queued in its own lane ─▶ wait for it
-nowhere    ─▶ adopt it whole, then wait     unknown to the primary too ─▶ absent
+nowhere    ─▶ adopt it whole, then wait for it, or for its experiment     unknown to the primary too ─▶ absent
 """
 
 from collections.abc import Sequence
@@ -30,6 +30,8 @@ class Discarded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Awaited:
+    """The write can go on once something has happened in the lane of `ref`."""
+
     ref: Ref
 
 
@@ -60,7 +62,8 @@ class Resolver:
             # a reference into its own lane is not waited for: what is ahead in the lane is delivered already
             if ref.key != key and await self._queue.is_pending(self._backend, ref.key):
                 return Awaited(ref=ref)
-            if await self._adopter.adopt(ref, self._backend, is_own=ref.key == key):
-                return Awaited(ref=ref)
+            awaited = await self._adopter.adopt(ref, self._backend, is_own=ref.key == key)
+            if awaited is not None:
+                return Awaited(ref=awaited)
             absent.append(ref)
         return Known(twins=twins, absent=tuple(absent))

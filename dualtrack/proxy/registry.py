@@ -134,16 +134,17 @@ class RegistryRelay:
     async def _arrived(self, ref: Ref, deadline: float) -> Twin | None:
         """Wait until nothing of `ref` is queued for the registry; None when nobody knows it."""
         name = self._registry.name
-        asked = False
+        awaited, asked = ref, False  # or its experiment, which is placed first
         while True:
-            if not await self._queue.is_pending(name, ref.key):
+            if not await self._queue.is_pending(name, awaited.key):
                 twin = await self._queue.twin(ref, name)
                 if twin is not None:
                     await self._check_files(ref)
                     return twin
-                if asked or not await self._adopter.adopt(ref, name):
+                adopted = None if asked else await self._adopter.adopt(ref, name)
+                if adopted is None:
                     return None
-                asked = True
+                awaited, asked = adopted, adopted == ref
             if self._clock.now() >= deadline:
                 raise unavailable(
                     f"the registry is on {name}, and writes of {ref.key} have not all arrived there within"

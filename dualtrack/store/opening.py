@@ -7,7 +7,7 @@ import sqlite3
 from importlib import resources
 from pathlib import Path
 
-from dualtrack.errors import StartError
+from dualtrack.errors import StartError, StoreLockedError
 
 
 def connect(path: Path, *, readonly: bool = False) -> sqlite3.Connection:
@@ -36,7 +36,7 @@ def acquire(path: Path) -> int:
     except OSError as error:
         holder = os.read(lock, 32).decode(errors="replace").strip()
         os.close(lock)
-        raise StartError(
+        raise StoreLockedError(
             f"store.url: the journal {path} is in use by process {holder or 'unknown'}. Stop that dualtrack, or"
             " give this one a store.url of its own"
         ) from error

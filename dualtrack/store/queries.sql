@@ -64,6 +64,16 @@ WITH RECURSIVE stuck (key) AS (
 SELECT 1 FROM lanes WHERE backend = ?1 AND key <> ?2 AND oldest_at < ?3 AND key GLOB ?4
    AND key NOT IN (SELECT key FROM stuck) LIMIT 1
 
+-- name: waiting
+-- NULL for a lane that is empty
+WITH RECURSIVE ahead (key) AS (
+    VALUES (?2)
+     UNION SELECT l.waiting_for FROM ahead JOIN lanes AS l ON l.backend = ?1 AND l.key = ahead.key
+            WHERE l.waiting_for IS NOT NULL
+)
+SELECT CASE WHEN EXISTS (SELECT 1 FROM lanes WHERE backend = ?1 AND key = ?2)
+            THEN (SELECT max(held) FROM lanes WHERE backend = ?1 AND key IN (SELECT key FROM ahead)) END
+
 -- name: mark_attempted
 UPDATE deliveries SET attempted = 1 WHERE backend = ? AND key = ? AND seq = ?
 

@@ -31,6 +31,7 @@ from dualtrack.store.steps import (
     SQL,
     delete_entries,
     find_rooted,
+    find_waiting,
     finish,
     insert_open,
     insert_spooled,
@@ -348,6 +349,9 @@ class SqliteJournal:
 
     async def is_pending(self, backend: str, key: str) -> bool:
         return bool(await self._select("is_pending", (backend, key)))
+
+    async def waiting(self, backend: str, keys: Sequence[str]) -> dict[str, bool]:
+        return await self._read(lambda connection: find_waiting(connection, backend, keys))
 
     async def has_older(self, backend: str, key: str, than: float, kind: EntityKind | None = None) -> bool:
         pattern = "*" if kind is None else f"{kind}:*"

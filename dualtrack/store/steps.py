@@ -138,6 +138,12 @@ def find_rooted(connection: sqlite3.Connection, backend: str, uris: Sequence[str
     return twin_of(max(found, key=lambda row: len(row[-2]))[:-1]) if found else None
 
 
+def find_waiting(connection: sqlite3.Connection, backend: str, keys: Sequence[str]) -> dict[str, bool]:
+    """Answer which lanes hold anything, and of each whether it is held, or waits in the end for one that is."""
+    found = {key: connection.execute(SQL["waiting"], (backend, key)).fetchone()[0] for key in keys}
+    return {key: bool(is_stuck) for key, is_stuck in found.items() if is_stuck is not None}
+
+
 def save_roots(connection: sqlite3.Connection, backend: str, stated: Iterable[tuple[EntityKind, str, str]]) -> None:
     rows = [(backend, root, kind, backend_id) for kind, backend_id, root in stated]
     connection.executemany(SQL["upsert_root"], rows)

@@ -13,22 +13,38 @@ from dualtrack.translate.files import COPY, tell
 from dualtrack.translate.mlflow import API
 from dualtrack.translate.references import RUN_TAGS
 
-_CHUNK = {"metrics": 1000, "params": 100, "tags": 100}
+METRICS = 1000  # of one log-batch, which is what MLflow takes
+_CHUNK = {"metrics": METRICS, "params": 100, "tags": 100}
 
 
-def experiment_exchanges(answer: Document) -> list[Exchange]:
-    """Tell an experiment from `experiments/get`."""
+def experiment_exchanges(answer: Document, *, with_deletion: bool = True) -> list[Exchange]:
+    """Tell an experiment from `experiments/get`; without its deletion if there are runs to follow."""
     experiment = field(answer, "experiment")
     experiment_id = text(field(experiment, "experiment_id"))
     made = {"name": field(experiment, "name"), "tags": field(experiment, "tags") or []}
     told = [_post("createExperiment", "experiments/create", made, {"experiment_id": experiment_id})]
-    if field(experiment, "lifecycle_stage") == "deleted":
-        told.append(_post("deleteExperiment", "experiments/delete", {"experiment_id": experiment_id}))
+    if with_deletion and field(experiment, "lifecycle_stage") == "deleted":
+        told.append(deletion(experiment_id))
     return told
 
 
-def run_exchanges(answer: Document, histories: Iterable[Sequence[Document]]) -> list[Exchange]:
-    """Tell a run from `runs/get` and its metric histories: create, batches, inputs, outputs, files, then its end."""
+def deletion(experiment_id: str) -> Exchange:
+    """Tell that an experiment was deleted."""
+    return _post("deleteExperiment", "experiments/delete", {"experiment_id": experiment_id})
+
+
+def restoration(experiment_id: str) -> Exchange:
+    """Tell that an experiment was restored."""
+    return _post("restoreExperiment", "experiments/restore", {"experiment_id": experiment_id})
+
+
+def metric_exchanges(run_id: str, points: Sequence[Document]) -> list[Exchange]:
+    """Tell points of a run, of one metric or of several."""
+    return _batches(run_id, "metrics", points)
+
+
+def run_exchanges(answer: Document, points: Iterable[Exchange]) -> list[Exchange]:
+    """Tell a run from `runs/get` and its `points`, told already: create, batches, inputs, outputs, files, end."""
     run = field(answer, "run")
     info, data = field(run, "info"), field(run, "data")
     run_id = text(field(info, "run_id"))
@@ -39,8 +55,7 @@ def run_exchanges(answer: Document, histories: Iterable[Sequence[Document]]) -> 
     told = [_post("createRun", "runs/create", {"experiment_id": field(info, "experiment_id")}, created)]
     told += _batches(run_id, "tags", [*plain[_CHUNK["tags"] :], *named])
     told += _batches(run_id, "params", objects(field(data, "params")))
-    for history in histories:
-        told += _batches(run_id, "metrics", history)
+    told += points
     told += _inputs_outputs(run_id, run)
     told.append(tell(COPY, Ref(EntityKind.RUN, ClientId(run_id)), ""))
     ending = {name: field(info, name) for name in ("status", "end_time") if field(info, name)}

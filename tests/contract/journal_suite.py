@@ -475,6 +475,21 @@ class Outcomes:
         (backlog,) = await journal.backlogs()
         assert (backlog.held_lanes, backlog.parked, backlog.entries, backlog.oldest_at) == (1, 1, 2, None)
 
+    async def test_who_waits_for_something_held_in_the_end_is_stuck(self, shelf: Shelf) -> None:
+        """Whoever waits for lanes to be empty learns which of them never will be without a person."""
+        journal = await shelf.open()
+        for name in ("held", "child", "grandchild", "free"):
+            await keep_exchange(journal, f"run:{name}", create("x"))
+        await park(journal, "run:held", holds=True)
+        for name, waited_for in (("child", "held"), ("grandchild", "child")):
+            key, later = f"run:{name}", shelf.now + 60
+            await journal.record(Progress(backend="b", key=key, next_at=later, waiting_for=f"run:{waited_for}"))
+
+        keys = [f"run:{name}" for name in ("held", "child", "grandchild", "free", "empty")]
+        found = await journal.waiting("b", keys)
+
+        assert found == {"run:held": True, "run:child": True, "run:grandchild": True, "run:free": False}
+
     async def test_a_retried_create_goes_first_and_is_looked_for(self, shelf: Shelf) -> None:
         journal = await shelf.open()
         await keep_exchange(journal, "run:1", create("create"))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from subprocess import Popen
 from typing import Protocol
 
@@ -73,3 +74,9 @@ async def fill(journal: Journal, key: str, size: int) -> list[str]:
             return acknowledged
         acknowledged.append(text)
     raise AssertionError("the journal is never full")
+
+
+def lose_journal(folder: Path) -> None:
+    """Delete the journal's file with all that belongs to it."""
+    for path in folder.glob("journal.db*"):
+        path.unlink()

@@ -32,7 +32,9 @@ def test_help_teaches_with_an_example(shell: Shell, path: tuple[str, ...]) -> No
 
 
 def test_the_commands_of_the_contract_are_there() -> None:
-    assert set(main.commands) == {"serve", "check", "demo", "status", "ids", "parked", "drain", "version"}
+    assert set(main.commands) == {
+        *("serve", "check", "demo", "status", "ids", "parked", "drain", "backfill", "version")
+    }
 
 
 def test_importing_the_command_is_light() -> None:

@@ -6,10 +6,17 @@ import pytest
 from dualtrack.core.coalesce import coalesce
 from dualtrack.core.exchange import JSON, Document, Exchange
 from dualtrack.core.limits import MLFLOW
-from dualtrack.translate.adoption import experiment_exchanges, model_exchanges, run_exchanges
+from dualtrack.translate.adoption import (
+    deletion,
+    experiment_exchanges,
+    metric_exchanges,
+    model_exchanges,
+    restoration,
+    run_exchanges,
+)
 from dualtrack.translate.document import field, objects, parse
 from dualtrack.translate.mlflow import translate
-from dualtrack.translate.operations import FILE_OPERATIONS, OPERATIONS, items, read
+from dualtrack.translate.operations import FILE_OPERATIONS, OPERATIONS, items, lane_of, read
 from dualtrack.translate.references import RUN_TAGS
 from tests.support.exchanges import (
     DATASET,
@@ -46,7 +53,8 @@ def history(key: str, points: int) -> list[Document]:
     ]
 
 
-HISTORIES = [history("loss", 2500), history("acc", 3)]
+HISTORIES = [*history("loss", 2500), *history("acc", 3)]
+POINTS = metric_exchanges(RUN.client_id, HISTORIES)
 
 
 def operations(told: list[Exchange]) -> list[str]:
@@ -65,13 +73,13 @@ def created_tags(told: list[Exchange]) -> list[Document]:
 
 def test_a_run_told_again_holds_the_same() -> None:
     """Params, tags and every point of every metric, played into a server within its limits."""
-    told = run_exchanges(ENTITY, HISTORIES)
+    told = run_exchanges(ENTITY, POINTS)
     server, direct = ModelServer(), ModelServer()
     server.log_batch(tags=created_tags(told))
     for exchange in told:
         if (listed := items(1, read(exchange))) is not None:
             server.apply(listed)
-    for name, whole in (("params", PARAMS), ("tags", TAGS), ("metrics", [*HISTORIES[0], *HISTORIES[1]])):
+    for name, whole in (("params", PARAMS), ("tags", TAGS), ("metrics", HISTORIES)):
         for some in batched_objects(whole):
             direct.log_batch(**{name: some})
 
@@ -85,7 +93,7 @@ def batched_objects(whole: list[JSON] | list[Document]) -> list[list[Document]]:
 
 def test_a_run_is_told_from_its_create_to_its_end() -> None:
     """Created first, ended last, so that nothing is written to a run that is finished or deleted."""
-    told = run_exchanges(ENTITY, HISTORIES)
+    told = run_exchanges(ENTITY, POINTS)
 
     assert operations(told) == [
         "createRun",
@@ -107,9 +115,20 @@ def test_a_run_is_told_from_its_create_to_its_end() -> None:
     assert body(told, "logOutputs")["models"] == [{"model_id": MODEL.client_id, "step": 4}]
 
 
+def test_an_experiment_that_gets_runs_yet_is_told_alive() -> None:
+    """No run can be made in a deleted experiment: the deletion follows by itself."""
+    experiment: Document = {"experiment_id": "7", "name": "x", "lifecycle_stage": "deleted"}
+
+    told = experiment_exchanges({"experiment": experiment}, with_deletion=False)
+
+    assert operations(told) == ["createExperiment"]
+    assert [each.operation for each in (deletion("7"), restoration("7"))] == ["deleteExperiment", "restoreExperiment"]
+    assert {lane_of(each) for each in (deletion("7"), restoration("7"), *told)} == {"experiment:7"}
+
+
 def test_the_create_refers_to_no_other_run() -> None:
     """Two runs that name each other are no knot: tags that name a run come after the create."""
-    told = run_exchanges(ENTITY, HISTORIES)
+    told = run_exchanges(ENTITY, POINTS)
     call = translate(read(told[0]), TWINS, "main")
     later = [tag["key"] for exchange in told[1:] for tag in objects(parse(exchange.body).get("tags"))]
 
@@ -121,7 +140,7 @@ def test_the_create_refers_to_no_other_run() -> None:
 
 def test_no_body_is_larger_than_a_server_takes() -> None:
     """Creates too: at most 100 tags."""
-    told = run_exchanges(ENTITY, HISTORIES)
+    told = run_exchanges(ENTITY, POINTS)
     listed = [found for exchange in told if (found := items(1, read(exchange))) is not None]
 
     assert len(created_tags(told)) == 100
@@ -186,7 +205,7 @@ def test_a_model_that_is_pending_is_not_finalized(status: str | None) -> None:
 
 
 def test_all_that_is_told_is_mirrored() -> None:
-    told = [*run_exchanges(ENTITY, HISTORIES), *model_exchanges({"model": {"info": MODEL_INFO}})]
+    told = [*run_exchanges(ENTITY, POINTS), *model_exchanges({"model": {"info": MODEL_INFO}})]
 
     assert {exchange.operation for exchange in told} <= set(OPERATIONS | FILE_OPERATIONS)
     assert all(orjson.loads(exchange.body) is not None for exchange in told)
