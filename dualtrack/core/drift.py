@@ -10,17 +10,19 @@
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from dualtrack.core.difference import Difference, DriftKind, Explanation, Recorded
 from dualtrack.core.explaining import Pair, explained, is_shortened, of_points
 from dualtrack.core.loss import LossKind
-from dualtrack.core.views import ExperimentView, FileView, History, ModelView, RunView, View
+from dualtrack.core.views import DatasetView, ExperimentView, FileView, History, ModelView, RunView, View
 
 __all__ = ["AnyView", "Difference", "DriftKind", "Explanation", "Recorded", "compare", "metrics_in_doubt"]
 
 AnyView = TypeVar("AnyView", RunView, ModelView, ExperimentView)
 _Value = TypeVar("_Value")
+
+MODEL_INPUT: Final = "model"  # the detail of an input that is a logged model
 
 
 def compare(here: AnyView | None, there: AnyView | None, losses: Iterable[Recorded] = ()) -> tuple[Difference, ...]:
@@ -85,16 +87,21 @@ def _run_differences(here: RunView, there: RunView) -> Iterator[Difference]:
     yield from _changed(DriftKind.PARAM, here.params, there.params)
     yield from _histories(here.metrics, there.metrics)
     for dataset, mine, theirs in _counted(here.inputs, there.inputs):
-        detail = " ".join((dataset.digest, *(f"{key}={value}" for key, value in dataset.tags)))
+        detail = input_detail(dataset)
         yield Difference(kind=DriftKind.INPUT, item=dataset.name, here=mine, there=theirs, detail=detail)
     for model_id, mine, theirs in _counted(Counter(here.model_inputs), Counter(there.model_inputs)):
-        yield Difference(kind=DriftKind.INPUT, item=model_id, here=mine, there=theirs, detail="model")
+        yield Difference(kind=DriftKind.INPUT, item=model_id, here=mine, there=theirs, detail=MODEL_INPUT)
     for (model_id, step), mine, theirs in _counted(Counter(here.outputs), Counter(there.outputs)):
         yield Difference(kind=DriftKind.OUTPUT, item=model_id, here=mine, there=theirs, detail=f"step {step}")
     if here.models is not None and there.models is not None:
         for model_id, mine, theirs in _counted(Counter(here.models), Counter(there.models)):
             yield Difference(kind=DriftKind.MODEL, item=model_id, here=mine, there=theirs)
     yield from _files(here, there, frozenset())
+
+
+def input_detail(dataset: DatasetView) -> str:
+    """Tell one input of that name from another."""
+    return " ".join((dataset.digest, dataset.source_type, *(f"{key}={value}" for key, value in dataset.tags)))
 
 
 def _model_differences(here: ModelView, there: ModelView) -> Iterator[Difference]:

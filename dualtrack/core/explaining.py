@@ -6,6 +6,7 @@ which sides may differ is a new row. What explains too much hides drift, so each
 
 import hashlib
 import struct
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -207,10 +208,7 @@ def _is_same_number(here: str, there: str) -> bool:
 def _is_coarser(here: float | None, there: float | None) -> bool:
     if here is None or there is None or here == there:
         return here == there
-    try:
-        (single,) = struct.unpack("f", struct.pack("f", here))
-    except OverflowError:
-        single = here
+    (single,) = struct.unpack("f", struct.pack("f", here))
     return there == single or any(float(f"{here:.{digits}g}") == there for digits in _DIGITS)
 
 
@@ -219,20 +217,33 @@ def of_points(here: History | None, there: History | None) -> Explanation:
     mine, theirs = (each.points if each is not None else {} for each in (here, there))
     if not mine or not theirs:
         return Explanation.NONE
-    if mine.keys() == theirs.keys() and all(theirs[each] <= mine[each] for each in mine):
-        # MLflow's own server, and our batches (`core/coalesce.py`)
-        return Explanation.KEPT_ONCE
-    missing, extra = (sorted(_minus(*pair), key=_order) for pair in ((mine, theirs), (theirs, mine)))
-    is_rounded = len(missing) == len(extra) and all(map(_is_rounded_point, missing, extra))
-    return Explanation.ROUNDED if is_rounded else Explanation.NONE
+    if any(unmatched(mine, theirs)):
+        return Explanation.NONE
+    # MLflow's own server, and our batches (`core/coalesce.py`), keep an exact repeat once
+    return Explanation.KEPT_ONCE if mine.keys() == theirs.keys() else Explanation.ROUNDED
+
+
+def unmatched(here: Mapping[Point, int], there: Mapping[Point, int]) -> tuple[list[Point], list[Point]]:
+    """Answer the points that `there` lacks, each once, and those that only it has, each as often as it does.
+
+    A point and its rounded form are one; an exact repeat is not lacking where the point is.
+    """
+    extra: dict[int, list[Point]] = defaultdict(list)
+    for each in _minus(there, here):
+        extra[each.step].append(each)
+    matched = dict[Point, bool]()
+    for each in chain.from_iterable([each] * count for each, count in here.items() if each not in there):
+        others = extra[each.step]
+        rounded = next((place for place, other in enumerate(others) if _is_rounded_point(each, other)), None)
+        if rounded is not None:
+            others.pop(rounded)
+        matched[each] = matched.get(each, False) or rounded is not None
+    missing = [each for each, is_there in matched.items() if not is_there]
+    return missing, list(chain.from_iterable(extra.values()))
 
 
 def _minus(some: Mapping[Point, int], others: Mapping[Point, int]) -> Iterator[Point]:
     return chain.from_iterable([each] * (count - others.get(each, 0)) for each, count in some.items())
-
-
-def _order(point: Point) -> tuple[int, int, bool, float]:
-    return point.step, point.timestamp, point.value is None, point.value or 0.0
 
 
 def _is_rounded_point(here: Point, there: Point) -> bool:

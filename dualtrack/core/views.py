@@ -138,6 +138,9 @@ class Series:
     dataset_name: str = ""
     dataset_digest: str = ""
 
+    def __str__(self) -> str:
+        return " ".join(filter(None, (self.key, self.run_id, self.dataset_name, self.dataset_digest)))
+
 
 Files = Mapping[str, FileView] | None  # by path below the root; None: they were not looked at
 

@@ -92,6 +92,27 @@ def renamed(
     return content if after == before else after.encode()
 
 
+def parted(content: bytes) -> tuple[dict[str, str], bytes]:
+    """Part a file into the ids and roots that it names, by entry, and all the rest, which no translation touches."""
+    names: dict[str, str] = {}
+
+    def one(entry: re.Match[str]) -> str:
+        scalar = _scalar(entry) if entry[1] in _NAMING else None
+        if scalar is None:
+            return entry[0]
+        names[entry[1]] = scalar.value
+        return ""
+
+    before = _text(content)
+    rest = _ENTRY.sub(one, before)
+    return names, (rest.encode() if before else content)
+
+
+def kind_named(entry: str) -> EntityKind | None:
+    """Say what an entry of `parted` names: a run, a model, or neither."""
+    return _RENAMED.get(entry)
+
+
 def _text(content: bytes) -> str:
     """The file as text; empty if it is not what MLflow writes, and then nothing in it is touched."""
     if len(content) > MAX_BYTES:

@@ -88,6 +88,28 @@ def _inner(value: str, rename: Rename) -> str:
     return write({"_": translated})[len(b'{"_":') : -1].strip().decode()
 
 
+def sorted_history(value: str) -> str:
+    """Spell a history of models in one way, whoever wrote it: a server appends, and two models come in either order."""
+    try:
+        node = parse_inner(value)
+    except MalformedError:
+        return value
+    if not isinstance(node, list):
+        return value
+    entries = sorted(_plain(entry) for entry in node)
+    return f"[{','.join(entries)}]"
+
+
+def _plain(node: JSON) -> str:
+    return write(_ordered(node)).decode()
+
+
+def _ordered(node: JSON) -> JSON:
+    if isinstance(node, dict):
+        return {name: _ordered(node[name]) for name in sorted(node)}
+    return [_ordered(item) for item in node] if isinstance(node, list) else node
+
+
 def find(node: JSON) -> list[Reference]:
     found: dict[Reference, None] = {}
 

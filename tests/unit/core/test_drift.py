@@ -109,6 +109,7 @@ def test_a_history_that_lacks_a_point_is_another(metrics: list[Document], data: 
         (float("inf"), LARGEST),
         ("-Infinity", -LARGEST),
         (1, "1.0"),
+        ("not a number", "NaN"),
         (0.0, -0.0),
         (10**400, float("inf")),
     ],

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from dualtrack.core.exchange import JSON, Document
 from dualtrack.core.ids import EntityKind
 from dualtrack.translate.document import parse
-from dualtrack.translate.references import FIELDS, HISTORY_TAG, RUN_TAGS, Reference, find, walk
+from dualtrack.translate.references import FIELDS, HISTORY_TAG, RUN_TAGS, Reference, find, sorted_history, walk
 from tests.support.exchanges import EXCHANGES, EXPERIMENT, MODEL, PARENT, RUN
 
 BODIES = {
@@ -173,3 +173,17 @@ def test_any_body_comes_back(body: JSON) -> None:
     assert walk(moved, back) == body
     assert {there(reference) for reference in find(body)} == {same(reference) for reference in find(moved)}
     assert walk(body, same) == body
+
+
+@pytest.mark.parametrize(
+    ("written", "sorted_one"),
+    [
+        ('[{"b": 1, "a": [{"d": 1, "c": 2}]}]', '[{"a":[{"c":2,"d":1}],"b":1}]'),
+        ('[{"id": "m2"}, {"id": "m1"}]', '[{"id":"m1"},{"id":"m2"}]'),
+        ("{}", "{}"),
+        ("no JSON", "no JSON"),
+    ],
+)
+def test_a_history_has_one_spelling(written: str, sorted_one: str) -> None:
+    """Servers space it, and append to it, as they like."""
+    assert sorted_history(written) == sorted_one
