@@ -309,7 +309,7 @@ class App:
         readable = {source, config.registry}
         self._roots = roots = Roots(journal, source, {name: readers[name] for name in readable})
         adopter = WholeAdopter(journal, source, readers[source], readers, self.metrics)
-        self.settler = Settler(journal, readers[source], source, self._clock, self.metrics)
+        self.settler = Settler(journal, readers[source], source, self._clock, self.metrics, self._expect_repeats)
         for name in config.secondaries:
             self._build_delivery(name, journal, adopter, readers[name])
         if config.registry != source:
@@ -322,6 +322,10 @@ class App:
                 config.registry_wait.total_seconds(),
                 roots if config.artifacts == "proxy" else None,
             )
+
+    def _expect_repeats(self, key: str) -> None:
+        for worker in self.workers.values():
+            worker.expect_repeats(key)
 
     def _reader(self, name: str, backend: AnyBackend) -> Reader:
         return Reader(backend, self._config.primary, _HISTORY_PAGE[self._config.backends[name].kind])

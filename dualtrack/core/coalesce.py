@@ -16,7 +16,7 @@ alternative that lost: one call per write, which a real server takes 190 times a
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dualtrack.core.exchange import Document
 from dualtrack.core.limits import BatchLimits
@@ -34,12 +34,17 @@ class Items:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """One log-batch call. `done` are the entries that are complete once it is applied."""
+    """One log-batch call. `done` are the entries that are complete once it is applied.
+
+    `first` and `last` are the entries that it carries anything of.
+    """
 
     metrics: tuple[Document, ...] = ()
     params: tuple[Document, ...] = ()
     tags: tuple[Document, ...] = ()
     done: tuple[int, ...] = ()
+    first: int = field(default=0, compare=False)
+    last: int = field(default=0, compare=False)
 
     def __len__(self) -> int:
         return len(self.metrics) + len(self.params) + len(self.tags)
@@ -78,6 +83,13 @@ class _Draft:
     rows: dict[object, int] = field(default_factory=dict)
     size: int = 0
     done: list[int] = field(default_factory=list)
+    first: int | None = None
+    last: int = 0
+
+    def carry(self, seq: int) -> None:
+        """Note that something of entry `seq` is in it."""
+        self.first = seq if self.first is None else self.first
+        self.last = seq
 
     def _has_room(self, taken: int, bound: int, size: int) -> bool:
         total = len(self.metrics) + len(self.params) + len(self.tags)
@@ -128,6 +140,8 @@ class _Draft:
             params=tuple(self.params.values()),
             tags=tuple(self.tags.values()),
             done=tuple(self.done),
+            first=self.first if self.first is not None else 0,
+            last=self.last,
         )
 
 
@@ -145,6 +159,7 @@ def coalesce(writes: Iterable[Items], limits: BatchLimits) -> Iterator[Batch]:
                     yield draft.close()
                     draft = _Draft(limits)
                     _add(draft, name, item)
+                draft.carry(write.seq)
         draft.done.append(write.seq)
     last = draft.close()
     if len(last) or last.done:
@@ -175,11 +190,6 @@ def halve(batch: Batch) -> tuple[Batch, Batch]:
 
     first, second = kinds[:middle], kinds[middle:]
     return (
-        Batch(metrics=pick(first, "metrics"), params=pick(first, "params"), tags=pick(first, "tags")),
-        Batch(
-            metrics=pick(second, "metrics"),
-            params=pick(second, "params"),
-            tags=pick(second, "tags"),
-            done=batch.done,
-        ),
+        replace(batch, metrics=pick(first, "metrics"), params=pick(first, "params"), tags=pick(first, "tags"), done=()),
+        replace(batch, metrics=pick(second, "metrics"), params=pick(second, "params"), tags=pick(second, "tags")),
     )

@@ -31,6 +31,7 @@ from dualtrack.core.verdict import (
     retry,
     wait_before,
 )
+from dualtrack.delivery.doubts import Doubts
 from dualtrack.delivery.experiments import Experiments
 from dualtrack.delivery.files import OVERFLOW, Files
 from dualtrack.delivery.outcome import Done, Later, Outcome, Rewritten, WaitFor
@@ -133,21 +134,30 @@ class Worker:
         self._delivered = metrics.delivered.labels(backend.name)
         self._coalesced = metrics.coalesced.labels(backend.name)
         self._transfers = asyncio.Semaphore(_TRANSFERS)
-        self._doubts: set[str] = set()  # lanes whose last batch was sent, and nobody said what became of it
+        self._doubts = Doubts()
+
+    def expect_repeats(self, key: str) -> None:
+        """A write of this lane took effect, and its client may send it again."""
+        self._doubts.expect_repeats(key, self._clock.now())
 
     async def work(self, lane: Lane) -> None:
+        """Deliver what the lane holds, as far as it goes."""
+        try:
+            await self._work(lane)
+        finally:
+            self._doubts.end(lane.key)
+
+    async def _work(self, lane: Lane) -> None:
         """Deliver what the lane holds, as far as it goes, for a bounded number of reads.
 
         The first read is small, so that a lane that cannot move costs little; a lane that moves is read ahead.
         """
         attempt, budget = lane.attempts + 1, min(_FIRST_BYTES, self._policy.read_ahead_bytes)
         for turn in range(_READS):
-            entries = await self._queue.read(lane, budget)
+            entries = await self._read(lane, budget, is_first=turn == 0)
             if not entries:
                 await self._record(lane, next_at=self._clock.now() + _PLACE_SECONDS)
                 return
-            if turn == 0 and entries[0].settled_at < self._policy.since:
-                self._doubts.add(lane.key)
             for step in plan(lane.key, entries, self._policy.limits):
                 if not await self._go(lane, step, attempt):
                     return
@@ -155,6 +165,16 @@ class Worker:
             if not _is_backlog(entries, budget):
                 return
             budget = self._policy.read_ahead_bytes
+
+    async def _read(self, lane: Lane, budget: int, *, is_first: bool) -> Sequence[Entry]:
+        """Read the head of a lane. What a process before this one may have sent of it lies within one whole read."""
+        entries = await self._queue.read(lane, budget)
+        earlier = None
+        if is_first and entries and entries[0].settled_at < self._policy.since:
+            entries = await self._queue.read(lane, self._policy.read_ahead_bytes)
+            earlier = max((entry.seq for entry in entries if entry.settled_at < self._policy.since), default=None)
+        self._doubts.begin(lane.key, earlier)
+        return entries
 
     async def _go(self, lane: Lane, step: Step, attempt: int) -> bool:
         """Take one step; say whether the lane goes on."""
@@ -175,7 +195,7 @@ class Worker:
             case Done():
                 # what comes in the meantime gathers again, so that a busy run is delivered in large batches
                 await self._record(lane, step=step, done=outcome, next_at=now + self._policy.linger)
-                self._doubts.discard(lane.key)
+                self._doubts.record(lane.key, step.done)
                 self._count(step, outcome)
                 for entry in _entries_of(step):
                     if entry.spool:
@@ -333,19 +353,22 @@ class Worker:
         refused: list[Parking] = []
         todo = [step.batch]
         unfit: list[Unfit] = []
+        is_again = self._doubts.covers(lane.key, step.batch, step.settled_at)
         while todo:
             batch = todo.pop(0)
             document = batch_document(batch, step.run, known.twins)
             document, told = self._policy.fitter.fit_document("logBatch", document)
             call = batch_call(document)
-            answer = await self._send_batch(lane, batch, call, step.run, known.twins)
+            if batch.metrics and (is_again or _names_stand_in(batch, known.twins)):
+                answer = await self._send_missing(lane, batch, call, known.twins[step.run])
+            else:
+                answer = await self._send_batch(lane, batch, call)
             self._heard(call.operation, answer)
             match self._judge(answer, step, attempt, len(batch)):
                 case Delivered():
-                    if not todo:  # the halves of a refused batch stay in doubt to the last: a part may have been stored
-                        self._doubts.discard(lane.key)
                     unfit += told
                 case Bisect(reason=reason):
+                    is_again = True  # a refused batch may have been stored in part (facts B7)
                     if answer.status == 404 and not await self._is_there(step.run, known.twins):
                         return await self._lost(step, attempt)
                     parts, told = await self._parted(batch, reason, known.twins[step.run])
@@ -364,28 +387,28 @@ class Worker:
         losses += await self._overflow(known.twins[step.run], unfit)
         return Done(parkings=tuple(refused), losses=losses)
 
-    async def _send_batch(self, lane: Lane, batch: Batch, call: Call, run: Ref, twins: Twins) -> Answer:
-        """Send a batch; of one in doubt only what is not there. It is in doubt from here until an answer says.
+    async def _send_missing(self, lane: Lane, batch: Batch, call: Call, run: Twin) -> Answer:
+        """Send what is not there of a batch in doubt.
 
-        So is what MLflow 3's `log_model` sends once more for a model that is only files there: its points are those of
-        the run.
+        What MLflow 3's `log_model` sends once more for a model that is only files there is treated so too: its points
+        are those of the run.
         """
+        left = await self._missing(call, run)
+        return await self._send_batch(lane, batch, left) if left is not None else Answer(status=200)
+
+    async def _send_batch(self, lane: Lane, batch: Batch, call: Call) -> Answer:
+        """Send a batch: its points are in doubt from here until the step is recorded."""
         if not batch.metrics:
             return await self._backend.send(call)
-        if lane.key in self._doubts or _names_stand_in(batch, twins):
-            left = await self._missing(call, twins[run])
-            if left is None:
-                return Answer(status=200)
-            call = left
-        self._doubts.add(lane.key)
+        before = self._doubts.send(lane.key, batch)
         try:
             answer = await self._backend.send(call)
         except UnreachableError as error:
             if not error.sent:
-                self._doubts.discard(lane.key)
+                self._doubts.take_back(lane.key, before)
             raise
         if answer.status in _NOT_DONE:
-            self._doubts.discard(lane.key)
+            self._doubts.take_back(lane.key, before)
         return answer
 
     async def _missing(self, call: Call, run: Twin) -> Call | None:

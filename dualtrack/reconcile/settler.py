@@ -6,6 +6,7 @@ made and nobody heard of is mirrored too, so that both sides agree.
 """
 
 import asyncio
+from collections.abc import Callable
 
 import structlog
 
@@ -30,9 +31,21 @@ _CREATED_ID = {EntityKind.RUN: ("run", "info", "run_id"), EntityKind.MODEL: ("mo
 
 
 class Settler:
-    """Owns the writes in doubt. `primary` is the primary's name."""
+    """Owns the writes in doubt. `primary` is the primary's name.
 
-    def __init__(self, journal: Journal, reader: Reader, primary: str, clock: Clock, metrics: Metrics) -> None:
+    `expect_repeats` is told the lane of each that took effect: its client did not hear of it, and sends it again.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        reader: Reader,
+        primary: str,
+        clock: Clock,
+        metrics: Metrics,
+        expect_repeats: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._expect_repeats = expect_repeats
         self._journal = journal
         self._reader = reader
         self._primary = primary
@@ -89,6 +102,7 @@ class Settler:
             log.warning("reconcile.rejected", entry=entry.entry_id, reason=str(error))
             settlement = None
         if settlement is not None:
+            self._expect_repeats(settlement.key)
             await self._journal.settle(settlement)
             return True
         self._journal.refuse(entry.entry_id)

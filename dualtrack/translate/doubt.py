@@ -51,7 +51,9 @@ def still_to_send(
 
     document = parse(call.body)
     metrics = objects(document.get("metrics"))
-    left = [metric for metric in metrics if not is_there(metric)]
+    # a repeat of the same point in another spelling is no second one either
+    once = {(text(each.get("key")), point(each), text(each.get("model_id"))): each for each in reversed(metrics)}
+    left = [metric for metric in reversed(once.values()) if not is_there(metric)]
     if len(left) == len(metrics):
         return call
     rest: Document = {name: value for name, value in document.items() if name != "metrics"}
