@@ -82,6 +82,7 @@ from dualtrack.proxy.roots import Roots
 from dualtrack.proxy.server import BoundedServer, Mirrored, Proxy
 from dualtrack.proxy.writes import WriteRoutes
 from dualtrack.reconcile.adopter import WholeAdopter
+from dualtrack.reconcile.album import Albums
 from dualtrack.reconcile.backfill import Backfill
 from dualtrack.reconcile.reader import Reader
 from dualtrack.reconcile.settler import Settler
@@ -538,6 +539,7 @@ class App:
             self.journal,
             source,
             self.readers[source],
+            Albums(self.backends[source]),
             backend,
             self.readers[backend],
             self.adopter,
