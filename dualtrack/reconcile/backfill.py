@@ -82,10 +82,6 @@ class Tally:
         """Runs about which nothing is left to do now."""
         return self.there + self.marked + self.brought + self.stuck + self.failed
 
-    @property
-    def is_complete(self) -> bool:
-        return not (self.stuck or self.failed or self.problems)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Home:
