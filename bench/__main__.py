@@ -31,6 +31,7 @@ def main() -> int:
             warmup=args.warmup,
             runs=args.runs,
             backlog_bytes=args.backlog_mib * MIB,
+            backfill_runs=args.backfill_runs,
             serve=tuple(shlex.split(args.serve)) if args.serve else (sys.executable, "-m", "dualtrack"),
             folder=Path(folder),
         )
@@ -51,6 +52,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--warmup", type=float, default=1.0, help="seconds of load before each (1)")
     parser.add_argument("--runs", type=int, default=64, help="runs that `throughput` writes to in turn (64)")
     parser.add_argument("--backlog-mib", type=int, default=1024, help="the backlog of `memory` (1024)")
+    parser.add_argument("--backfill-runs", type=int, default=200, help="runs that `backfill` copies (200)")
     parser.add_argument("--serve", help="the command to measure, before `serve --config FILE`")
     parser.add_argument("--dir", type=Path, default=HOME, help="where journals go: a real disk (.bench)")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of Markdown")

@@ -12,6 +12,8 @@ class Settings:
     runs: int
     """How many runs the load of `throughput` writes to, in turn."""
     backlog_bytes: int
+    backfill_runs: int
+    """How many runs `backfill` copies."""
     serve: tuple[str, ...]
     """The command that `serve --config FILE` is appended to."""
     folder: Path

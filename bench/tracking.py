@@ -81,3 +81,45 @@ def artifact_path(url: str, run_id: str) -> str:
             return "/api/2.0/mlflow-artifacts/artifacts/" + root.removeprefix("mlflow-artifacts:/").strip("/")
         case other:
             raise ValueError(f"{url} keeps no artifacts of the run {run_id} itself: {other}")
+
+
+def log_batch(url: str, run_id: str, *, params: int, keys: int, steps: int) -> None:
+    """Log params, and `steps` points of each of `keys` metrics, and end the run."""
+    points = [
+        {"key": f"metric{key}", "value": step / 7, "timestamp": 1_700_000_000_000 + step, "step": step}
+        for key in range(keys)
+        for step in range(steps)
+    ]
+    named = [{"key": f"param{number}", "value": str(number)} for number in range(params)]
+    call(url, f"{API}/runs/log-batch", {"run_id": run_id, "params": named, "metrics": points})
+    call(url, f"{API}/runs/update", {"run_id": run_id, "status": "FINISHED", "end_time": time.time_ns() // 1_000_000})
+
+
+def experiments(url: str) -> list[str]:
+    """The ids of all experiments but the default one."""
+    found = call(url, f"{API}/experiments/search", {"max_results": 1000}).get("experiments")
+    assert isinstance(found, list)
+    return [str(each["experiment_id"]) for each in found if each["name"] != "Default"]
+
+
+def count_points(url: str, keys: int) -> tuple[int, int]:
+    """How many runs there are, and how many points they have of so many metrics; of all of them if they are alike."""
+    runs: list[str] = []
+    token = ""
+    while True:
+        body: dict[str, object] = {"experiment_ids": experiments(url), "max_results": 1000}
+        found = call(url, f"{API}/runs/search", body | ({"page_token": token} if token else {}))
+        listed = found.get("runs", [])
+        assert isinstance(listed, list)
+        runs += [each["info"]["run_id"] for each in listed]
+        token = str(found.get("next_page_token", ""))
+        if not token:
+            break
+    looked = (runs[0], runs[len(runs) // 2], runs[-1]) if runs else ()
+    histories = [
+        call(url, f"{API}/metrics/get-history?run_id={run_id}&metric_key=metric{key}&max_results=25000").get("metrics")
+        for run_id in looked
+        for key in range(keys)
+    ]
+    points = [len(each) for each in histories if isinstance(each, list)]
+    return len(runs), sum(points) // max(1, len(looked))

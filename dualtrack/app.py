@@ -82,7 +82,9 @@ from dualtrack.proxy.roots import Roots
 from dualtrack.proxy.server import BoundedServer, Mirrored, Proxy
 from dualtrack.proxy.writes import WriteRoutes
 from dualtrack.reconcile.adopter import WholeAdopter
+from dualtrack.reconcile.album import Albums
 from dualtrack.reconcile.backfill import Backfill
+from dualtrack.reconcile.backfills import Backfills
 from dualtrack.reconcile.reader import Reader
 from dualtrack.reconcile.settler import Settler
 from dualtrack.store.spool import DiskSpool
@@ -94,6 +96,7 @@ log = structlog.get_logger("dualtrack.app")
 
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _VERSION_SECONDS = 60.0
+_BACKFILL_PATIENCE_SECONDS = 300.0
 _SWEEP_SECONDS, _SWEEP_SOON_SECONDS = 60.0, 5.0
 # Azure ML refuses pages of 1000 and more (facts A7); MLflow and Databricks take 25,000.
 _HISTORY_PAGE = {Kind.AZUREML: 999, Kind.DATABRICKS: 25_000, Kind.MLFLOW: 25_000}
@@ -261,6 +264,7 @@ class App:
         self.workers: dict[str, Worker] = {}
         self.settler: Settler | None = None
         self.adopter: WholeAdopter | None = None
+        self.backfills: Backfills | None = None
         self.readers: dict[str, Reader] = {}
         # deliveries and clients have threads of their own: a large copy holds up no client
         self.stores, self._client_stores = self._make_stores(), self._make_stores()
@@ -311,6 +315,9 @@ class App:
         readable = {source, config.registry}
         self._roots = roots = Roots(journal, source, {name: readers[name] for name in readable})
         self.adopter = adopter = WholeAdopter(journal, source, readers[source], readers, self.metrics)
+        self.backfills = Backfills(
+            source, config.secondaries, lambda target: self.make_backfill(target, _BACKFILL_PATIENCE_SECONDS)
+        )
         self.settler = Settler(journal, readers[source], source, self._clock, self.metrics, self._expect_repeats)
         for name in config.secondaries:
             self._build_delivery(name, journal, adopter, readers[name])
@@ -544,6 +551,7 @@ class App:
             self.journal,
             source,
             self.readers[source],
+            Albums(self.backends[source]),
             backend,
             self.readers[backend],
             self.adopter,
@@ -559,6 +567,8 @@ class App:
             loops.start("settle", self.settler.run())
         if self.journal is not None:
             loops.start("sweep", self._sweep(self.journal))
+        if self.backfills is not None:
+            loops.start("backfill", self.backfills.run())
         for name, dispatcher in self.dispatchers.items():
             deadline = self._config.shutdown.deliveries.total_seconds()
             loops.start(f"deliver {name}", dispatcher.run(self.workers[name]), stop=dispatcher, deadline=deadline)
@@ -610,6 +620,7 @@ class App:
             allowed_hosts=hosts(self._config, admin.host),
             now=self._clock.now,
             read_needs_token=admin.host not in _LOOPBACK,
+            backfills=self.backfills,
         )
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
         async with _running(runner, admin.host, admin.port, "admin.port"):

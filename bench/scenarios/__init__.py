@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from bench.report import Report
-from bench.scenarios import artifact_memory, artifacts, delivery, latency, memory, mlflow, throughput
+from bench.scenarios import artifact_memory, artifacts, backfill, delivery, latency, memory, mlflow, throughput
 from bench.settings import Settings
 
 SCENARIOS: Mapping[str, Callable[[Settings], Report]] = {
@@ -11,6 +11,7 @@ SCENARIOS: Mapping[str, Callable[[Settings], Report]] = {
     "throughput": throughput.run,
     "mlflow": mlflow.run,
     "delivery": delivery.run,
+    "backfill": backfill.run,
     "memory": memory.run,
     "artifacts": artifacts.run,
     "artifact-memory": artifact_memory.run,

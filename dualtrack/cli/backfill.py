@@ -1,30 +1,39 @@
 """`dualtrack backfill`: bring over what no proxy ever saw.
 
-Without a running proxy it opens the journal itself and delivers what it queues.
+Without a running proxy it opens the journal itself and delivers what it queues. A running proxy has the journal to
+itself: then the proxy is asked to do it, and this command shows how far it is.
 """
 
 import asyncio
 import sys
+import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from dualtrack.cli.exits import Exit, finish
+from dualtrack.cli.client import AdminClient
+from dualtrack.cli.exits import Exit, UnreachableProxyError, finish
 from dualtrack.cli.options import config_option, duration, example, json_option, moment
 from dualtrack.cli.output import clean, say, say_json, say_table
-from dualtrack.errors import BackendError, JournalError, RejectedError
+from dualtrack.errors import BackendError, JournalError, RejectedError, StoreLockedError
 
 if TYPE_CHECKING:
     from dualtrack.app import App
     from dualtrack.config import Config
     from dualtrack.lifespan import Loops
-    from dualtrack.reconcile.backfill import Backfill, Selection, Tally
+    from dualtrack.reconcile.backfill import Backfill, Selection
 
 _COLUMNS: Final = ("from", "to", "experiments", "runs", "there already", "found again", "brought", "stuck", "failed")
 _SHOWN_SECONDS: Final = 0.25
+_EXITS: Final = {
+    RejectedError: Exit.USAGE,  # an unknown experiment, a filter that the primary does not understand
+    BackendError: Exit.UNREACHABLE,
+    JournalError: Exit.LEFT_OVER,
+}
 
 
 @click.command(
@@ -63,23 +72,50 @@ def backfill(
     something is left over or parked, 3 when a backend could not be reached.
     """
     from dualtrack import logs  # noqa: PLC0415 - `--help` needs none of this
-    from dualtrack.cli.settings import between, load_config  # noqa: PLC0415
+    from dualtrack.cli.settings import between, connect, load_config  # noqa: PLC0415
     from dualtrack.reconcile.backfill import Selection  # noqa: PLC0415
 
-    config, targets = between(load_config(config_path), source, target)
+    configured = load_config(config_path)
+    config, targets = between(configured, source, target)
     logs.configure(config.log.format, "error" if config.log.level == "error" else "warning")
     selection = Selection(experiments=experiments, wanted=wanted, since=since)
     try:
         outcomes = asyncio.run(bring(config, targets, selection, patience))
-    except BackendError as error:
+    except StoreLockedError as error:
+        if config is not configured:
+            raise  # a journal of its own, which no proxy has: another backfill is at it
+        click.echo(f"dualtrack: {clean(str(error).partition('. ')[0])}: asking that one", err=True)
+        outcomes = ask(connect(config_path, None), targets, selection)
+    except (BackendError, JournalError) as error:
         click.echo(f"dualtrack: {clean(str(error))}", err=True)
-        finish(Exit.USAGE if isinstance(error, RejectedError) else Exit.UNREACHABLE)
-    except JournalError as error:
-        click.echo(f"dualtrack: {clean(str(error))}", err=True)
-        finish(Exit.LEFT_OVER)
-    else:
-        _tell(outcomes, as_json=as_json)
-        finish(Exit.FINE if all(outcome["complete"] for outcome in outcomes) else Exit.LEFT_OVER)
+        finish(next(code for kind, code in _EXITS.items() if isinstance(error, kind)))
+        return
+    _tell(outcomes, as_json=as_json)
+    finish(Exit.FINE if all(each["complete"] for each in outcomes) else Exit.LEFT_OVER)
+
+
+def ask(proxy: AdminClient, targets: Sequence[str], selection: "Selection") -> list[dict[str, Any]]:
+    """Let a running proxy bring over to each target in turn, and answer what became of it."""
+    wanted = {"experiments": list(selection.experiments), "filter": selection.wanted, "since": selection.since}
+    return [_follow(proxy, proxy.start_backfill({"to": target, **wanted})) for target in targets]
+
+
+def _follow(proxy: AdminClient, asked: dict[str, Any]) -> dict[str, Any]:
+    title = f"{asked['source']} → {asked['target']}"
+    with _bar(title) if sys.stderr.isatty() else nullcontext() as bar:
+        while asked["state"] == "running":
+            if bar is not None:
+                bar.update(bar.task_ids[0], completed=asked["tally"]["found"])
+            _pause()
+            asked = proxy.backfill()
+    if asked["state"] != "done":
+        raise UnreachableProxyError(f"the proxy's backfill ended early: {asked['error']}")
+    (backend,) = (each for each in proxy.status()["backends"] if each["name"] == asked["target"])
+    return outcome(asked["source"], asked["target"], asked["tally"], backend["parked"], backend["losses"])
+
+
+def _pause() -> None:
+    time.sleep(_SHOWN_SECONDS)  # pragma: no cover - tests do not sleep
 
 
 async def bring(
@@ -124,14 +160,13 @@ async def _bring(
             task.cancel()
         await asyncio.gather(work, watch, return_exceptions=True)
     backlog = next(each for each in await app.journal.backlogs() if each.backend == target)
-    return outcome(source, target, tally, backlog.parked, backlog.losses)
+    return outcome(source, target, asdict(tally), backlog.parked, backlog.losses)
 
 
-def outcome(source: str, target: str, tally: "Tally", parked: int, losses: int) -> dict[str, Any]:
+def outcome(source: str, target: str, tally: dict[str, Any], parked: int, losses: int) -> dict[str, Any]:
     """Write how a backfill ended, for programs."""
-    is_complete = tally.is_complete and not parked
-    counted = asdict(tally) | {"parked": parked, "losses": losses}
-    return {"from": source, "to": target, "complete": is_complete, **counted}
+    is_complete = not (tally["stuck"] or tally["failed"] or tally["problems"] or parked)
+    return {"from": source, "to": target, "complete": is_complete, **tally, "parked": parked, "losses": losses}
 
 
 def _tell(outcomes: Sequence[dict[str, Any]], *, as_json: bool) -> None:

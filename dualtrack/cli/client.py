@@ -68,7 +68,13 @@ class AdminClient:
     def discard(self, number: int, note: str) -> dict[str, Any]:
         return self._ask(f"/api/v1/parked/{number}/discard", {"note": note})
 
-    def _ask(self, target: str, body: dict[str, str] | None = None) -> dict[str, Any]:
+    def start_backfill(self, selected: dict[str, Any]) -> dict[str, Any]:
+        return self._ask("/api/v1/backfill", selected)
+
+    def backfill(self) -> dict[str, Any]:
+        return self._ask("/api/v1/backfill")
+
+    def _ask(self, target: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         data = None if body is None else orjson.dumps(body)
         request = urllib.request.Request(self.url + target, data=data)  # noqa: S310 - http(s) only, see `options`
         request.add_header("Accept", "application/json")

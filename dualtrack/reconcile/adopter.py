@@ -24,6 +24,7 @@ from dualtrack.core.ids import BackendId, ClientId, EntityKind, Ref, Twin
 from dualtrack.errors import RejectedError
 from dualtrack.metrics import Metrics
 from dualtrack.ports import Journal
+from dualtrack.reconcile.album import Album
 from dualtrack.reconcile.reader import Reader
 from dualtrack.translate.adoption import METRICS, experiment_exchanges, metric_exchanges, model_exchanges, run_exchanges
 from dualtrack.translate.document import field, objects, text
@@ -42,12 +43,13 @@ class Terms:
     """What whoever brings over many sees to by itself: False leaves it out.
 
     `marks`: a mark may be there, look for it. `models`: a run's models come along. `deletion`: a deleted experiment is
-    deleted there as well; no run can be made in it after that.
+    deleted there as well; no run can be made in it after that. `album` holds histories that were read already.
     """
 
     marks: bool = True
     models: bool = True
     deletion: bool = True
+    album: Album | None = None
 
 
 ALL = Terms()
@@ -89,7 +91,7 @@ class WholeAdopter:
             return await self._adopt(ref, backend, terms)
 
     async def _adopt(self, ref: Ref, backend: str, terms: Terms) -> Adopted:
-        upto = self._journal.last_seq()
+        upto = self._journal.last_seq() if terms.album is None else terms.album.upto
         try:
             found = await self._primary.get(ref.kind, ref.client_id)
         except RejectedError:
@@ -138,16 +140,24 @@ class WholeAdopter:
                 return model_exchanges(found)
             case EntityKind.RUN:
                 keys = [text(metric.get("key")) for metric in objects(field(found, "run", "data", "metrics"))]
-                points = [told async for page in self._points(ref.client_id, keys) for told in page]
+                points = [told async for page in self._points(ref.client_id, keys, terms.album) for told in page]
                 return run_exchanges(found, points)
 
-    async def _points(self, run_id: str, keys: Sequence[str]) -> AsyncIterator[list[Exchange]]:
+    async def _points(self, run_id: str, keys: Sequence[str], album: Album | None) -> AsyncIterator[list[Exchange]]:
         """Tell all points of a run; short histories share an exchange."""
         waiting: list[Document] = []
         for key in keys:
-            async for page in self._primary.history(run_id, key):
+            async for page in self._history(run_id, key, album):
                 waiting += page
                 whole = len(waiting) - len(waiting) % METRICS
                 yield metric_exchanges(run_id, waiting[:whole])
                 del waiting[:whole]
         yield metric_exchanges(run_id, waiting)
+
+    async def _history(self, run_id: str, key: str, album: Album | None) -> AsyncIterator[list[Document]]:
+        known = album.history(run_id, key) if album is not None else []
+        if known:
+            yield known
+            return
+        async for page in self._primary.history(run_id, key):
+            yield page

@@ -16,7 +16,7 @@ Runs that are themselves mirrors of something on the target are there by that, a
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
@@ -25,13 +25,15 @@ from dualtrack.core.exchange import Document, Exchange
 from dualtrack.core.ids import ClientId, EntityKind, Ref, Twin
 from dualtrack.errors import RejectedError
 from dualtrack.ports import Clock, Journal
+from dualtrack.reconcile import album
 from dualtrack.reconcile.adopter import Adopted, Terms, WholeAdopter
+from dualtrack.reconcile.album import Album, Albums
 from dualtrack.reconcile.arrivals import Arrivals
 from dualtrack.reconcile.lister import Lister
 from dualtrack.reconcile.patience import Patience
 from dualtrack.reconcile.reader import Reader
 from dualtrack.translate.adoption import deletion, restoration
-from dualtrack.translate.document import field, text
+from dualtrack.translate.document import field, objects, text
 from dualtrack.translate.listing import mirrors
 
 log = structlog.get_logger("dualtrack.reconcile")
@@ -80,10 +82,6 @@ class Tally:
         """Runs about which nothing is left to do now."""
         return self.there + self.marked + self.brought + self.stuck + self.failed
 
-    @property
-    def is_complete(self) -> bool:
-        return not (self.stuck or self.failed or self.problems)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Home:
@@ -102,6 +100,7 @@ class _Missing:
     ref: Ref
     is_known: bool
     source_run: Ref
+    metrics: tuple[str, ...]
 
 
 class Backfill:
@@ -112,6 +111,7 @@ class Backfill:
         journal: Journal,
         source: str,
         primary: Reader,
+        albums: Albums,
         backend: str,
         secondary: Reader,
         adopter: WholeAdopter,
@@ -122,6 +122,7 @@ class Backfill:
     ) -> None:
         self._journal = journal
         self._source = source
+        self._albums = albums
         self._backend = backend
         self._secondary = secondary
         self._adopter = adopter
@@ -257,7 +258,9 @@ class Backfill:
                 info = field(listed, "info")
                 ref = Ref(kind, ClientId(text(field(info, _ID[kind]))))
                 source_run = Ref(EntityKind.RUN, ClientId(text(field(info, "source_run_id"))))
-                found.append(_Missing(ref=ref, is_known=await self.is_known(ref), source_run=source_run))
+                metrics = tuple(text(each.get("key")) for each in objects(field(listed, "data", "metrics")))
+                is_known = await self.is_known(ref)
+                found.append(_Missing(ref=ref, is_known=is_known, source_run=source_run, metrics=metrics))
         waiting = await self._journal.waiting(self._backend, [each.ref.key for each in found if each.is_known])
         left = [each for each in found if not each.is_known or each.ref.key in waiting]
         if kind is EntityKind.RUN:
@@ -269,6 +272,12 @@ class Backfill:
         """Count what cannot be brought, because its experiment has no place; what an operator discarded is settled."""
         if missing.ref.kind is EntityKind.RUN:
             self._count("there" if is_discarded else "stuck")
+
+    async def album(self, missing: Sequence[_Missing]) -> Album:
+        """Read at once what can be read at once of runs that are to be brought."""
+        upto = self._journal.last_seq()
+        keys = {str(each.ref.client_id): each.metrics for each in missing if not each.is_known}
+        return await self._patience(lambda: self._albums.read(keys, upto))
 
     async def is_known(self, ref: Ref) -> bool:
         return await self._journal.twin(ref, self._backend) is not None
@@ -325,8 +334,9 @@ class _Visit:
         if not (self._selection.is_of_runs or self._home.is_mirror):
             self._place = await self._backfill.place(self._home)
         async for page in self._backfill.runs(self._home, self._selection):
-            for missing in await self._backfill.missing(EntityKind.RUN, page):
-                await self._begin(missing)
+            left = await self._backfill.missing(EntityKind.RUN, page)
+            for start in range(0, len(left), album.RUNS):
+                await self._begin_runs(left[start : start + album.RUNS])
         await self._arrived()
         async for page in self._backfill.models(self._home):
             for missing in await self._backfill.missing(EntityKind.MODEL, page):
@@ -335,13 +345,18 @@ class _Visit:
         await self._arrived()
         await self._delete()
 
-    async def _begin(self, missing: _Missing) -> None:
+    async def _begin_runs(self, some: Sequence[_Missing]) -> None:
+        read = await self._backfill.album(some)
+        for missing in some:
+            await self._begin(missing, read)
+
+    async def _begin(self, missing: _Missing, read: Album | None = None) -> None:
         if self._is_open is None:
             self._is_open = await self._open()
         if not self._is_open:
             self._backfill.pass_over(missing, is_discarded=self._place is not None)
             return
-        terms = Terms(marks=self._marks, models=False)
+        terms = Terms(marks=self._marks, models=False, album=read)
         task = await self._backfill.start(missing, terms, self._group)
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)

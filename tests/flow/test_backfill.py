@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 
-from dualtrack.cli.backfill import bring
+from dualtrack.cli.backfill import ask, bring
+from dualtrack.cli.client import AdminClient
+from dualtrack.cli.exits import UnreachableProxyError
 from dualtrack.cli.settings import between
 from dualtrack.emulators.faults import Refuse, Rule
 from dualtrack.errors import RejectedError, UnreachableError
 from dualtrack.reconcile.backfill import Selection
-from tests.support.flow import Client, Json, Launcher, Workspace, configure, differences, unique
+from tests.support.flow import SECRETS, Client, Json, Launcher, Workspace, configure, differences, unique
 from tests.support.journals import lose_journal
 from tests.support.servers import call
 from tests.support.sides import assert_equal
@@ -252,3 +254,55 @@ async def test_a_backend_that_is_down_ends_it(b: Workspace, old: Client, config_
 
     assert (found["brought"], found["complete"]) == (1, True)
     assert not any((await b.control.duplicates()).values())
+
+
+async def test_histories_that_cannot_be_read_at_once_are_read_one_by_one(
+    a: Workspace, b: Workspace, old: Client, config_of: Any
+) -> None:
+    """Not a number is no JSON, so the route for many runs cannot say it; repeated points stay repeated."""
+    experiment = await old.create_experiment()
+    for _ in range(3):
+        run_id = await old.create_run(experiment)
+        for step, value in enumerate(("NaN", "Infinity", "-Infinity", 0.1)):
+            await old.log_metric(run_id, "strange", value, step)  # type: ignore[arg-type]  # JSON's words for them
+        for value in (0.1, 0.2, 0.1):
+            await old.log_metric(run_id, "plain", value, 7)
+
+    found = await filled(config_of(), experiment)
+
+    assert (found["brought"], found["complete"]) == (3, True)
+    assert await differences(a, b, experiment) == []
+
+
+async def test_a_running_proxy_does_it_when_asked(launch: Launcher, a: Workspace, b: Workspace, old: Client) -> None:
+    """Clients go on meanwhile; what they write arrives, too, and only once."""
+    proxy = await launch(a, b)
+    experiment = await old.create_experiment()
+    old_runs = [await old.log_run(experiment) for _ in range(3)]
+    client = AdminClient(proxy.admin.url, SECRETS["TOKEN_ADMIN"])
+
+    asking = asyncio.to_thread(ask, client, ["b"], Selection(experiments=(experiment,)))
+    (found,), *_ = await asyncio.gather(asking, proxy.log_run(experiment), proxy.set_tag(old_runs[0], "k", "v"))
+
+    assert found["complete"]
+    assert await proxy.differences(experiment, b) == []
+    assert not any((await b.control.duplicates()).values())
+
+
+async def test_what_a_running_proxy_cannot_do_it_says(launch: Launcher, a: Workspace, b: Workspace) -> None:
+    proxy = await launch(a, b)
+    idle = (await proxy.admin.call("GET", "/api/v1/backfill")).json
+    unknown = await proxy.admin.call("POST", "/api/v1/backfill", {"to": "nobody"})
+    nonsense = await proxy.admin.call("POST", "/api/v1/backfill", {"experiments": "all"})
+    begun = await proxy.admin.call("POST", "/api/v1/backfill", {"experiments": ["nobody"]})
+
+    async def is_over() -> bool:
+        return bool((await proxy.admin.call("GET", "/api/v1/backfill")).json["state"] != "running")
+
+    await proxy.until(is_over)
+    ended = (await proxy.admin.call("GET", "/api/v1/backfill")).json
+    assert (idle["state"], unknown.status, nonsense.status, begun.status) == ("none", 400, 400, 202)
+    assert (ended["state"], "no experiment 'nobody'" in ended["error"]) == ("failed", True)
+    client = AdminClient(proxy.admin.url, SECRETS["TOKEN_ADMIN"])
+    with pytest.raises(UnreachableProxyError, match="no experiment 'nobody'"):
+        await asyncio.to_thread(ask, client, ["b"], Selection(experiments=("nobody",)))

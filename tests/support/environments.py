@@ -33,8 +33,13 @@ CLIENTS: dict[str, tuple[str, ...]] = {
 VENDORS: dict[str, tuple[str, ...]] = {
     "azureml": ("azureml-mlflow>=1.62.0.post6",),  # it wants the mlflow-skinny that it was made for
 }
+# What the benchmark compares with; made when it asks.
+TOOLS: dict[str, tuple[str, ...]] = {
+    "export-import": ("mlflow-export-import==1.2.0", "tabulate"),  # it imports tabulate and does not ask for it
+}
 _IMPORTS = dict.fromkeys(CLIENTS, "import matplotlib, mlflow.pyfunc, mlflow.sklearn, pandas, PIL") | {
     "azureml": "import mlflow, azureml.mlflow",
+    "export-import": "import mlflow_export_import.bulk.export_experiments",
 }
 _MAKING_SECONDS = 1200
 
@@ -45,7 +50,7 @@ class EnvironmentFailedError(RuntimeError):
 
 def client_python(version: str, folder: Path | None = None) -> Path:
     """Give the python of a client's environment, made if need be; raise `EnvironmentFailedError`."""
-    requirements = (CLIENTS | VENDORS)[version]
+    requirements = (CLIENTS | VENDORS | TOOLS)[version]
     if not requirements:
         return _current()
     folder = folder or Path(sys.prefix) / "clients"

@@ -1,0 +1,52 @@
+"""Starting a backfill, and how far it is. The port is here, because `admin` and `reconcile` do not know one another."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+from aiohttp import web
+
+from dualtrack.admin.guard import Refusal, answer
+
+
+class Backfilling(Protocol):
+    """What the listener needs of the one who does it."""
+
+    @property
+    def targets(self) -> Sequence[str]: ...
+
+    def order(self, target: str, experiments: tuple[str, ...], wanted: str, since: float | None) -> bool:
+        """Begin one; False when one is under way."""
+        ...
+
+    def shown(self) -> dict[str, Any]:
+        """Answer how far the last one is."""
+        ...
+
+
+def backfill_routes(
+    backfills: Backfilling | None, body: Callable[[web.Request], Awaitable[dict[str, Any]]]
+) -> Sequence[web.RouteDef]:
+    async def begin(request: web.Request) -> web.Response:
+        asked = await body(request)
+        if backfills is None or not backfills.targets:
+            raise Refusal(409, "there is no secondary to bring anything to", "configure one")
+        target = asked.get("to") or backfills.targets[0]
+        if target not in backfills.targets:
+            raise Refusal(400, f"no secondary is called {target!r}", f"name one of {', '.join(backfills.targets)}")
+        if not backfills.order(target, *_selected(asked)):
+            raise Refusal(409, "a backfill is under way", "GET /api/v1/backfill shows how far it is")
+        return answer(backfills.shown(), status=202)
+
+    async def show(_: web.Request) -> web.Response:
+        return answer(backfills.shown() if backfills is not None else {"state": "none"})
+
+    return (web.post("/api/v1/backfill", begin), web.get("/api/v1/backfill", show))
+
+
+def _selected(asked: dict[str, Any]) -> tuple[tuple[str, ...], str, float | None]:
+    experiments, wanted, since = asked.get("experiments", []), asked.get("filter", ""), asked.get("since")
+    is_right = isinstance(wanted, str) and (since is None or isinstance(since, int | float))
+    if not (is_right and isinstance(experiments, list) and all(isinstance(each, str) for each in experiments)):
+        step = 'send {"to": "name", "experiments": ["…"], "filter": "…", "since": seconds since the epoch}'
+        raise Refusal(400, "this selects nothing", step)
+    return tuple(experiments), wanted, since
