@@ -39,6 +39,7 @@ _OWN_ROOT = "(its root)"
 class Names(Protocol):
     """How to say the ids of one backend in the client's; what reading a view has to know of the id map."""
 
+    backend: str
     is_primary: bool
 
     async def client_id(self, kind: EntityKind, backend_id: str) -> str:
@@ -59,28 +60,28 @@ class MapNames:
 
     def __init__(self, journal: Queue, backend: str, *, is_primary: bool) -> None:
         self._journal = journal
-        self._backend = backend
+        self.backend = backend
         self.is_primary = is_primary
 
     async def client_id(self, kind: EntityKind, backend_id: str) -> str:
         if self.is_primary or not backend_id:
             return backend_id
-        ref = await self._journal.client_ref(kind, self._backend, BackendId(backend_id))
+        ref = await self._journal.client_ref(kind, self.backend, BackendId(backend_id))
         if ref is not None:
             return ref.client_id
         # an id of the primary over here was copied, not mirrored, unless it has no other
-        twin = await self._journal.twin(Ref(kind, ClientId(backend_id)), self._backend)
+        twin = await self._journal.twin(Ref(kind, ClientId(backend_id)), self.backend)
         is_copied = twin is not None and not twin.is_discarded and not twin.is_stand_in
         return f"{backend_id}, untranslated" if is_copied else backend_id
 
     async def is_anothers(self, ref: Ref, root: str) -> bool:
-        owner = await self._journal.rooted(self._backend, [root])
+        owner = await self._journal.rooted(self.backend, [root])
         return owner is not None and owner.ref != ref and owner.root == root
 
     async def is_stand_in(self, model_id: str) -> bool:
         if self.is_primary or not model_id:
             return False
-        twin = await self._journal.twin(Ref(EntityKind.MODEL, ClientId(model_id)), self._backend)
+        twin = await self._journal.twin(Ref(EntityKind.MODEL, ClientId(model_id)), self.backend)
         return twin is not None and twin.is_stand_in
 
 
@@ -130,6 +131,7 @@ class Snapshots:
         run = field(found, "run")
         info, data = field(run, "info"), field(run, "data")
         root = text(field(info, "artifact_uri")) or twin.root
+        outputs = [each async for each in self._models(field(run, "outputs", "model_outputs"))]
         keys = [text(metric.get("key")) for metric in objects(field(data, "metrics"))]
         return RunView(
             ref=twin.ref,
@@ -145,9 +147,7 @@ class Snapshots:
             metrics={key: await self._history(twin.backend_id, key, keeps=key in points_of) for key in keys},
             inputs=Counter(_dataset(each) for each in objects(field(run, "inputs", "dataset_inputs"))),
             model_inputs=frozenset([name async for name, _ in self._models(field(run, "inputs", "model_inputs"))]),
-            outputs=frozenset(
-                [(name, step) async for name, step in self._models(field(run, "outputs", "model_outputs"))]
-            ),
+            outputs=frozenset(outputs),
             models=await self._models_of(twin.backend_id, text(field(info, "experiment_id"))),
             files=await self._files.read(twin.ref, root, hashes or {}, reads_content=reads_content) if files else None,
             is_upserted=not self._names.is_primary and str(twin.backend_id) == str(twin.ref.client_id),
@@ -300,7 +300,7 @@ class _Files:
             return await self._names.client_id(kind, value)
         own = root.rstrip("/")
         # a client of the primary writes down the root that it was shown, which is the same but for its spelling
-        for spelled in (own, client_uri(own, "", "")):
+        for spelled in (own, client_uri(own, self._names.backend, self._names.backend)):
             if value == spelled or value.startswith(f"{spelled}/"):
                 return _OWN_ROOT + value[len(spelled) :]
         return value

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mlflow.models import Model, infer_signature
 
 from dualtrack.core.ids import ClientId, EntityKind, Ref
-from dualtrack.translate.mlmodel import MAX_BYTES, history_entry, is_mlmodel, references, renamed
+from dualtrack.translate.mlmodel import MAX_BYTES, history_entry, is_mlmodel, kind_named, parted, references, renamed
 
 RUN_ID, MODEL_ID = "a" * 32, "m-0123456789abcdef0123456789abcdef"
 ROOT, ROOT_THERE = f"mlflow-artifacts:/1/models/{MODEL_ID}/artifacts", "dbfs:/databricks/mlflow/9/m-there"
@@ -295,3 +295,29 @@ def test_a_file_that_is_too_large_for_one_is_left_as_it_is() -> None:
 
     assert references(content) == []
     assert renamed(content, IDS, lambda _: ROOT_THERE) == content
+
+
+# --- what it names, and the rest --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("written", "names", "rest"),
+    [
+        (b"a: 1\nrun_id: r1\nz: 2\n", {"run_id": "r1"}, b"a: 1\nz: 2\n"),
+        (b"artifact_path: s3://b/m\nmodel_id: '12'\n", {"artifact_path": "s3://b/m", "model_id": "12"}, b""),
+        (b"run_id: null\na: 1\n", {}, b"run_id: null\na: 1\n"),
+        (b"\xff", {}, b"\xff"),
+    ],
+)
+def test_a_file_is_parted_into_what_it_names_and_the_rest(written: bytes, names: dict[str, str], rest: bytes) -> None:
+    """Two sides say the same when they name the same, and the rest is equal to the byte."""
+    assert parted(written) == (names, rest)
+
+
+def test_no_translation_touches_the_rest() -> None:
+    """Whatever the ids become, quotes included."""
+    before = b"a: 1\nmodel_uuid: m1\nrun_id: r1\nz: 2\n"
+    after = renamed(before, {Ref(EntityKind.RUN, ClientId("r1")): "12e5"}, lambda uri: uri)
+
+    assert (parted(after)[0], parted(after)[1]) == ({"model_uuid": "m1", "run_id": "12e5"}, parted(before)[1])
+    assert [kind_named(each) for each in ("run_id", "model_uuid", "artifact_path")] == ["run", "model", None]
