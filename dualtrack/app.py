@@ -59,6 +59,7 @@ from dualtrack.config_model import (
 from dualtrack.core import breaker as breakers
 from dualtrack.core.azure import DATABRICKS_SCOPE, PUBLIC, cloud_of
 from dualtrack.core.exchange import Call
+from dualtrack.core.ids import Ref
 from dualtrack.core.limits import BATCH_LIMITS, CREATE_TAGS, LENGTHS, RATES, RUN_TAGS
 from dualtrack.core.routes import ROUTES, Goes
 from dualtrack.core.verdict import RetryPolicy
@@ -85,12 +86,17 @@ from dualtrack.reconcile.adopter import WholeAdopter
 from dualtrack.reconcile.album import Albums
 from dualtrack.reconcile.backfill import Backfill
 from dualtrack.reconcile.backfills import Backfills
+from dualtrack.reconcile.lister import Lister
+from dualtrack.reconcile.patience import Patience
 from dualtrack.reconcile.reader import Reader
 from dualtrack.reconcile.settler import Settler
+from dualtrack.reconcile.snapshot import MapNames, Snapshots
+from dualtrack.reconcile.verifications import Verifications
+from dualtrack.reconcile.verifier import Verifier
 from dualtrack.store.spool import DiskSpool
 from dualtrack.store.sqlite import SqliteJournal, open_journal
 from dualtrack.translate.fitting import Fitter
-from dualtrack.translate.names import NameRule
+from dualtrack.translate.names import NameRule, translate_name
 
 log = structlog.get_logger("dualtrack.app")
 
@@ -265,6 +271,7 @@ class App:
         self.settler: Settler | None = None
         self.adopter: WholeAdopter | None = None
         self.backfills: Backfills | None = None
+        self.verifications: Verifications | None = None
         self.readers: dict[str, Reader] = {}
         # deliveries and clients have threads of their own: a large copy holds up no client
         self.stores, self._client_stores = self._make_stores(), self._make_stores()
@@ -318,6 +325,7 @@ class App:
         self.backfills = Backfills(
             source, config.secondaries, lambda target: self.make_backfill(target, _BACKFILL_PATIENCE_SECONDS)
         )
+        self.verifications = Verifications(self._make_verifier(journal, adopter), tuple(config.secondaries))
         self.settler = Settler(journal, readers[source], source, self._clock, self.metrics, self._expect_repeats)
         for name in config.secondaries:
             self._build_delivery(name, journal, adopter, readers[name])
@@ -331,6 +339,20 @@ class App:
                 config.registry_wait.total_seconds(),
                 roots if config.artifacts == "proxy" else None,
             )
+
+    def _make_verifier(self, journal: SqliteJournal, adopter: WholeAdopter) -> Verifier:
+        config, source = self._config, self._config.primary
+        stores = self.stores
+        snapshots = {
+            name: Snapshots(reader, stores[name], MapNames(journal, name, is_primary=name == source))
+            for name, reader in self.readers.items()
+        }
+        lister = Lister(self.readers[source], source, Patience(self._clock, 0.0))
+
+        def expected(backend: str, name: str, ref: Ref) -> str:
+            return translate_name(name, name_rule(config.backends[backend]), ref.client_id)
+
+        return Verifier(journal, source, lister, snapshots, adopter, expected, self.metrics)
 
     def _expect_repeats(self, key: str) -> None:
         for worker in self.workers.values():
@@ -621,6 +643,7 @@ class App:
             now=self._clock.now,
             read_needs_token=admin.host not in _LOOPBACK,
             backfills=self.backfills,
+            verifying=self.verifications,
         )
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
         async with _running(runner, admin.host, admin.port, "admin.port"):

@@ -18,6 +18,7 @@ from dualtrack.admin.guard import Refusal, answer, guard, set_headers
 from dualtrack.admin.links import public_url, web_link
 from dualtrack.admin.records import NoRecords, Records
 from dualtrack.admin.status import Status, StatusSource
+from dualtrack.admin.verify import Verifying, verify_routes
 from dualtrack.core.ids import Twin
 from dualtrack.metrics import Metrics
 from dualtrack.ports import Parked, RecordedLoss
@@ -37,6 +38,7 @@ _INDEX: Final = """<!doctype html>
 <li><a href="/api/v1/status">/api/v1/status</a>: backends, backlog, lag, journal
 <li><a href="/api/v1/ids">/api/v1/ids</a>, /api/v1/ids/ID: what a run, experiment or model is called on each backend
 <li><a href="/api/v1/parked">/api/v1/parked</a>, /api/v1/parked/N: writes that wait for a person
+<li><a href="/api/v1/verify">/api/v1/verify</a>, ?id=ID, ?experiment=NAME, ?since=SECONDS: do both sides agree
 <li><a href="/api/v1/backfill">/api/v1/backfill</a>: how far a backfill is that was started here
 <li><a href="/api/v1/losses">/api/v1/losses</a>, ?key=run:ID, ?backend=NAME: what a backend could not hold
 </ul>
@@ -53,6 +55,7 @@ def make_admin(
     now: Callable[[], float],
     read_needs_token: bool = False,
     backfills: Backfilling | None = None,
+    verifying: Verifying | None = None,
 ) -> web.Application:
     """Build the application. `allowed_hosts` are names or addresses, with or without a port; `*` allows any.
 
@@ -64,7 +67,7 @@ def make_admin(
     app.on_response_prepare.append(set_headers)
     records = journal or NoRecords()
     app.add_routes([*_health(status, records, metrics, now), *_entities(status, records), *_letters(records, now)])
-    app.add_routes(backfill_routes(backfills, _body))
+    app.add_routes([*backfill_routes(backfills, _body), *verify_routes(verifying, _body)])
     return app
 
 

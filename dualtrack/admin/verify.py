@@ -1,4 +1,4 @@
-"""Comparing and mending, asked for over the admin listener: one JSON line per entity as it is known, the last one a sum.
+"""Comparing and mending, asked for over the admin listener: a JSON line per entity as it is known, at the end a sum.
 
 The port is here, because `admin` and `reconcile` do not know one another.
 """
@@ -97,7 +97,7 @@ async def _stream(request: web.Request, documents: AsyncIterator[dict[str, Any]]
     error = ""
     try:
         async for document in documents:
-            states[document["state"]] += 1
+            states[str(document["state"])] += 1
             await response.write(orjson.dumps(document) + b"\n")
     except (BackendError, JournalError) as raised:
         error = str(raised)

@@ -19,6 +19,7 @@ from dualtrack.cli.options import example
 from dualtrack.cli.parked import parked
 from dualtrack.cli.serve import serve
 from dualtrack.cli.status import status
+from dualtrack.cli.verify import reconcile, verify
 from dualtrack.cli.version import version
 from dualtrack.errors import ConfigError, StartError
 
@@ -65,6 +66,8 @@ _COMMANDS: tuple[Callable[..., Any] | click.Command, ...] = (
     ids,
     parked,
     drain,
+    verify,
+    reconcile,
     backfill,
     version,
 )

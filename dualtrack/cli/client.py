@@ -16,6 +16,7 @@ import orjson
 from dualtrack.cli.exits import RefusedError, UnreachableProxyError
 
 _TIMEOUT_SECONDS: Final = 5.0
+_SILENCE_SECONDS: Final = 600.0  # until the next entity is compared: a long history takes its time
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -74,7 +75,31 @@ class AdminClient:
     def backfill(self) -> dict[str, Any]:
         return self._ask("/api/v1/backfill")
 
+    def verify(self, asked: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """Compare; yield a document per entity, then the sum."""
+        given = {name: value for name, value in asked.items() if value not in {None, ()}}
+        return self._lines(f"/api/v1/verify?{urllib.parse.urlencode(given, doseq=True)}")
+
+    def reconcile(self, asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Compare and mend; yield a document per entity, then the sum."""
+        return self._lines("/api/v1/reconcile", asked)
+
+    def _lines(self, target: str, body: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
+        """Ask for what takes a while, and read it line by line."""
+        try:
+            with self._opener.open(self._request(target, body), timeout=_SILENCE_SECONDS) as response:
+                for line in response:
+                    yield self._document(line)
+        except urllib.error.HTTPError as error:
+            with error:
+                raise self._refusal(error) from error
+        except (OSError, http.client.HTTPException) as error:
+            raise self._unreachable(error) from error
+
     def _ask(self, target: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        return self._document(self._send(self._request(target, body)))
+
+    def _request(self, target: str, body: dict[str, Any] | None) -> urllib.request.Request:
         data = None if body is None else orjson.dumps(body)
         request = urllib.request.Request(self.url + target, data=data)  # noqa: S310 - http(s) only, see `options`
         request.add_header("Accept", "application/json")
@@ -82,7 +107,7 @@ class AdminClient:
             request.add_header("Content-Type", "application/json")
         if self._token:
             request.add_unredirected_header("Authorization", f"Bearer {self._token}")
-        return self._document(self._send(request))
+        return request
 
     def _send(self, request: urllib.request.Request) -> bytes:
         try:
@@ -92,10 +117,13 @@ class AdminClient:
             with error:
                 raise self._refusal(error) from error
         except (OSError, http.client.HTTPException) as error:
-            reason = f"{getattr(error, 'reason', error)}".strip() or type(error).__name__
-            raise UnreachableProxyError(
-                f"no dualtrack answers at {self.url}{self._origin}: {reason}. Is `dualtrack serve` running?"
-            ) from error
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: Exception) -> UnreachableProxyError:
+        reason = f"{getattr(error, 'reason', error)}".strip() or type(error).__name__
+        return UnreachableProxyError(
+            f"no dualtrack answers at {self.url}{self._origin}: {reason}. Is `dualtrack serve` running?"
+        )
 
     def _refusal(self, error: urllib.error.HTTPError) -> RefusedError | UnreachableProxyError:
         try:

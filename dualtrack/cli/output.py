@@ -20,8 +20,9 @@ def is_terminal() -> bool:
     return sys.stdout.isatty()
 
 
-def say_json(document: object) -> None:
-    click.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
+def say_json(document: object, *, is_line: bool = False) -> None:
+    """Print a document; `is_line` where many follow, each on a line of its own."""
+    click.echo(orjson.dumps(document, option=0 if is_line else orjson.OPT_INDENT_2).decode())
 
 
 def say(text: str) -> None:
