@@ -7,6 +7,7 @@ import asyncio
 import random
 from typing import Any
 
+import orjson
 import pytest
 
 from dualtrack.emulators.faults import Action, Body, Delay, DropAfter, DropBefore, Refuse, Rule
@@ -86,3 +87,8 @@ async def test_after_a_storm_nothing_differs(proxy: Running, a: Workspace, b: Wo
     assert await proxy.differences(experiment, b) == []
     assert (await b.control.duplicates())["runs"] == 0
     assert not (await proxy.admin.call("GET", "/api/v1/parked")).json["parked"]
+    verified = await proxy.admin.call("GET", f"/api/v1/verify?experiment={experiment}")
+    *found, summary = [orjson.loads(line) for line in verified.body.splitlines()]
+    unexplained = [each for one in found for each in one["differences"] if not each["explanation"]]
+    assert (unexplained, summary["error"]) == ([], "")
+    assert sum(one["kind"] == "run" for one in found) >= RUNS + 1
