@@ -27,7 +27,8 @@ class SqliteModels:
 
     async def is_used(self) -> bool:
         if self._is_used is None:
-            self._is_used = bool(await self._read(lambda connection: connection.execute(SQL["any_model"]).fetchone()))
+            found = await self._read(lambda connection: connection.execute(SQL["any_model"]).fetchone())
+            self._is_used = self._is_used or bool(found)  # one may have been added while it was read
         return self._is_used
 
     async def add(self, model: KeptModel) -> bool:
