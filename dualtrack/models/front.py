@@ -19,6 +19,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
+from dualtrack.core.artifact import folder_of
 from dualtrack.core.exchange import JSON, Answer, Call, Document
 from dualtrack.core.ids import EntityKind
 from dualtrack.core.routes import Match, classify
@@ -176,7 +177,7 @@ class ModelFront:
         name = name_of(asked.document)
         run_root = await self._run_root(text(asked.document.get("source_run_id")))
         model_id = f"m-{self._new_id()}"
-        for folder in (name, f"{name}-{model_id}"):
+        for folder in (folder_of(name), folder_of(f"{name}-{model_id}")):
             root = f"{run_root.rstrip('/')}/{folder}"
             document = created(asked.document, model_id, root, self._at())
             model = KeptModel(
@@ -186,7 +187,7 @@ class ModelFront:
                 document=write(document),
             )
             # a folder of the run's own may be called so
-            if (folder != name or await self._is_free(run_root, folder)) and await self._shelf.add(model):
+            if (folder.endswith(model_id) or await self._is_free(run_root, folder)) and await self._shelf.add(model):
                 return _ok({"model": document})
         raise RefusedError(409, "RESOURCE_CONFLICT", f"the run has files below {name!r} and below its id")
 
