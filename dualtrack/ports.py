@@ -439,6 +439,10 @@ class Looker(Protocol):
 
     async def observe(self, kind: EntityKind, backend_id: str, metric_keys: Sequence[str]) -> Observed | None: ...
 
+    async def histories(self, run_id: str, keys: Sequence[str]) -> dict[str, list[Document]]:
+        """Read all points of these metrics of a run."""
+        ...
+
     async def find_mirror(self, ref: Ref, experiment_id: str) -> Twin | None: ...
 
     async def has_models(self) -> bool:

@@ -40,6 +40,7 @@ from dualtrack.models.documents import (
 from dualtrack.models.search import search
 from dualtrack.ports import ArtifactStore, Backend, KeptModel, Looker, ModelLink, ModelShelf, Reply, Whole
 from dualtrack.translate.document import MalformedError, field, objects, parse, text, write
+from dualtrack.translate.doubt import missing, unread
 from dualtrack.translate.evidence import point
 
 _JSON: Final = (("Content-Type", "application/json"),)
@@ -175,34 +176,40 @@ class ModelFront:
         if (said := await self._from_backend(asked)) is not None:
             return said
         name = name_of(asked.document)
-        run_root = await self._run_root(text(asked.document.get("source_run_id")))
+        run = await self._source_run(text(asked.document.get("source_run_id")))
+        run_root, experiment_id = text(run.get("artifact_uri")), text(run.get("experiment_id"))
+        if text(asked.document.get("experiment_id")) not in {"", experiment_id}:
+            raise RefusedError(400, _BAD, f"the run is not of that experiment, but of {experiment_id}")
         model_id = f"m-{self._new_id()}"
         for folder in (folder_of(name), folder_of(f"{name}-{model_id}")):
             root = f"{run_root.rstrip('/')}/{folder}"
-            document = created(asked.document, model_id, root, self._at())
-            model = KeptModel(
-                model_id=model_id,
-                experiment_id=text(asked.document.get("experiment_id")),
-                root=root,
-                document=write(document),
-            )
+            document = created({**asked.document, "experiment_id": experiment_id}, model_id, root, self._at())
+            model = KeptModel(model_id=model_id, experiment_id=experiment_id, root=root, document=write(document))
             # a folder of the run's own may be called so
             if (folder.endswith(model_id) or await self._is_free(run_root, folder)) and await self._shelf.add(model):
                 return _ok({"model": document})
         raise RefusedError(409, "RESOURCE_CONFLICT", f"the run has files below {name!r} and below its id")
 
-    async def _run_root(self, run_id: str) -> str:
+    async def _source_run(self, run_id: str) -> Document:
+        """Answer the `info` of the run that a model is to be a folder of."""
         if not run_id:
             words = (
                 f"{self.name} keeps no logged models: one that is logged here is files of a run, and this one names"
                 " none. Log it inside `with mlflow.start_run():`"
             )
             raise RefusedError(400, _BAD, words)
-        found = await self._looker.get(EntityKind.RUN, run_id)
-        root = text(field(found, "run", "info", "artifact_uri"))
-        if not root:
+        return await self._run(run_id)
+
+    async def _run(self, run_id: str) -> Document:
+        """Answer a run's `info`; refuse where there is no such run."""
+        try:
+            found = await self._looker.get(EntityKind.RUN, run_id)
+        except RejectedError as error:
+            raise RefusedError(400, _BAD, str(error)) from error
+        info = field(found, "run", "info")
+        if not isinstance(info, dict) or not info.get("artifact_uri"):
             raise RefusedError(404, _GONE, f"Run with id={run_id} not found")
-        return root
+        return info
 
     async def _is_free(self, run_root: str, folder: str) -> bool:
         try:
@@ -271,17 +278,26 @@ class ModelFront:
     # --- runs -----------------------------------------------------------------------------------------------------
 
     async def log_outputs(self, asked: Asked) -> Said:
-        ours, others = await self._parted(asked)
-        await self._link(asked, ours, is_input=False)
-        return await asked.passed(asked.body) if others or not ours else _ok({})
+        return await self._linked(asked, is_input=False)
 
     async def log_inputs(self, asked: Asked) -> Said:
+        return await self._linked(asked, is_input=True)
+
+    async def _linked(self, asked: Asked, *, is_input: bool) -> Said:
+        """Link our models to their run; other models, and data sets, are the backend's, and it is told first."""
         ours, others = await self._parted(asked)
-        await self._link(asked, ours, is_input=True)
         if not ours:
             return await asked.passed(asked.body)
-        rest = {**asked.document, "models": list[JSON](others)}
-        return await asked.passed(write(rest)) if others or asked.document.get("datasets") else _ok({})
+        run_id = _run_id(asked.document)
+        await self._run(run_id)
+        said = _ok({})
+        if others or asked.document.get("datasets"):
+            said = await asked.passed(write({**asked.document, "models": list[JSON](others)}))
+        if said.status < 300:
+            await self._shelf.link(
+                [ModelLink(run_id=run_id, model_id=_id(item), is_input=is_input, step=_step(item)) for item in ours]
+            )
+        return said
 
     async def _parted(self, asked: Asked) -> tuple[list[Document], list[Document]]:
         """The models that a request links to its run: ours, and others."""
@@ -292,12 +308,6 @@ class ModelFront:
     async def _ours(self, items: list[Document]) -> dict[str, KeptModel]:
         found = {model_id: await self._shelf.model(model_id) for model_id in {_id(item) for item in items} - {""}}
         return {model_id: model for model_id, model in found.items() if model is not None}
-
-    async def _link(self, asked: Asked, models: list[Document], *, is_input: bool) -> None:
-        run_id = _run_id(asked.document)
-        links = [ModelLink(run_id=run_id, model_id=_id(item), is_input=is_input, step=_step(item)) for item in models]
-        if links:
-            await self._shelf.link(links)
 
     async def show_links(self, asked: Asked) -> Said:
         """Pass a read of runs on, and tell in its answer which models belong to them."""
@@ -346,25 +356,15 @@ class ModelFront:
 
     async def _unlogged(self, run_id: str, of_models: list[Document], of_run: list[Document]) -> list[Document]:
         """Those points that the run does not have: MLflow 3's `log_model` sends all of a step once more (facts 11)."""
-        observed = await self._looker.observe(EntityKind.RUN, run_id, await self._repeated_keys(run_id, of_models))
-        histories = observed.histories if observed is not None else {}
-        known = {(key, *point(logged)) for key, history in histories.items() for logged in history}
-        known |= {(text(metric.get("key")), *point(metric)) for metric in of_run}
-        new = []
-        for metric in of_models:
-            named = (text(metric.get("key")), *point(metric))
-            if named not in known:
-                known.add(named)
-                new.append({name: value for name, value in metric.items() if name != "model_id"})
-        return new
-
-    async def _repeated_keys(self, run_id: str, metrics: list[Document]) -> list[str]:
-        """The metrics whose histories may hold a point already: nothing is later there than the latest."""
-        run = await self._looker.get(EntityKind.RUN, run_id)
-        latest = {text(item.get("key")): _when(item) for item in objects(field(run, "run", "data", "metrics"))}
-        return sorted(
-            {key for metric in metrics if (key := text(metric.get("key"))) in latest and _when(metric) <= latest[key]}
-        )
+        sent = {_named(metric) for metric in of_run}
+        once = {_named(metric): metric for metric in of_models if _named(metric) not in sent}
+        points = [{name: value for name, value in metric.items() if name != "model_id"} for metric in once.values()]
+        try:
+            run = await self._looker.get(EntityKind.RUN, run_id) or {}
+            histories = await self._looker.histories(run_id, unread(points, run))
+        except RejectedError:  # the backend itself says what is wrong with it; rather a point twice than none
+            return points
+        return missing(points, run, histories, {})
 
     # --- the registry ---------------------------------------------------------------------------------------------
 
@@ -456,5 +456,6 @@ def _step(item: Document) -> int:
     return int(point(item)[0] or 0)
 
 
-def _when(metric: Document) -> tuple[float, ...]:
-    return tuple(part or 0.0 for part in point(metric)[:2])
+def _named(metric: Document) -> tuple[str, tuple[float | None, ...]]:
+    """What makes a point of a run the same as another."""
+    return text(metric.get("key")), point(metric)
