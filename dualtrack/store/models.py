@@ -55,7 +55,12 @@ class SqliteModels:
         return await self._write(step)
 
     async def remove(self, model_id: str) -> bool:
-        return await self._write(lambda connection: connection.execute(SQL["remove_model"], (model_id,)).rowcount > 0)
+        def step(connection: sqlite3.Connection) -> bool:
+            for name in ("remove_model_points", "remove_model_links"):
+                connection.execute(SQL[name], (model_id,))
+            return connection.execute(SQL["remove_model"], (model_id,)).rowcount > 0
+
+        return await self._write(step)
 
     async def points(self, model_ids: Sequence[str]) -> dict[str, list[bytes]]:
         found: dict[str, list[bytes]] = {}
