@@ -9,12 +9,20 @@ that an MLflow 3 client can log a model there, and mirroring, settling and readi
     model-versions/create     a version's source is the folder of the run; on Databricks it is the model's own root,
                               because its workspace registry takes no `models:/m-…` (facts B8)
 
-Whether the backend lacks them is seen when it refuses the first such call for having no such route, and is then asked
-for once more. Nothing else is read on its way.
+Whether the backend lacks them is seen when it refuses the first such call for having no such route; it is then probed
+until an answer of its own says so (`Looker.has_models`), and asked for none any more. What is read besides, always of
+the backend and as dualtrack:
+
+    a run                     once for a create, for a link and for metrics of a model
+    its metric histories      where the run's latest points leave a doubt whether it has a model's point (`doubt`)
+    a folder of its files     before it becomes a model's
+    a logged model            for its root, where the registry wants it spelled
+
+Everything else goes on unread. A primary to which only its clients sign in has no front like this (`app`).
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
@@ -37,7 +45,7 @@ from dualtrack.models.documents import (
     with_links,
     with_params,
 )
-from dualtrack.models.search import search
+from dualtrack.models.search import experiments_of, reads_points, search
 from dualtrack.ports import ArtifactStore, Backend, KeptModel, Looker, ModelLink, ModelShelf, Reply, Whole
 from dualtrack.translate.document import MalformedError, field, objects, parse, text, write
 from dualtrack.translate.doubt import missing, unread
@@ -233,20 +241,17 @@ class ModelFront:
         raise RefusedError(404, _GONE, f"Logged model with ID '{_model_id(asked)}' not found.")
 
     async def _whole(self, models: list[KeptModel]) -> list[Document]:
-        points = await self._shelf.points([model.model_id for model in models])
-        return [
-            shown(parse(model.document), [parse(kept) for kept in points.get(model.model_id, ())]) for model in models
-        ]
+        return _documents(models, await self._shelf.points([model.model_id for model in models]))
 
     async def find(self, asked: Asked) -> Said:
         if (said := await self._from_backend(asked)) is not None:
             return said
-        experiment_ids = asked.document.get("experiment_ids")
-        named = [text(item) for item in experiment_ids] if isinstance(experiment_ids, list) else []
-        models = await self._shelf.models(named)
+        models = {model.model_id: model for model in await self._shelf.models(experiments_of(asked.document))}
         if not models:
             return _ok({})
-        page, token = await asyncio.to_thread(search, await self._whole(models), asked.document)
+        points = await self._shelf.points(list(models)) if reads_points(asked.document) else {}
+        found, token = await asyncio.to_thread(_searched, list(models.values()), points, asked.document)
+        page = await self._whole([models[model_id] for model_id in found])
         return _ok({"models": list[JSON](page)} | ({"next_page_token": token} if token else {}))
 
     async def finalize(self, asked: Asked) -> Said:
@@ -412,6 +417,16 @@ _MENTIONS: Final = {
 # these are ours from the start, where there are no models
 _BEGINNINGS: Final = frozenset({"createLoggedModel", "searchLoggedModels"})
 _OF_MODELS: Final = frozenset(name for name in _HANDLERS if "LoggedModel" in name)
+
+
+def _documents(models: Sequence[KeptModel], points: Mapping[str, Sequence[bytes]]) -> list[Document]:
+    return [shown(parse(model.document), [parse(kept) for kept in points.get(model.model_id, ())]) for model in models]
+
+
+def _searched(
+    models: Sequence[KeptModel], points: Mapping[str, Sequence[bytes]], request: Document
+) -> tuple[list[str], str]:
+    return search(_documents(models, points), request)
 
 
 def _ok(document: Document) -> Said:
