@@ -410,8 +410,12 @@ async def test_a_search_is_mlflow_s(proxy: Running) -> None:
     by_loss = [{"field_name": "metrics.loss", "ascending": False}]
     first, token = await names(order_by=by_name, max_results=3)
     second, end = await names(order_by=by_name, max_results=3, page_token=token)
+    many = await proxy.post("logged-models/search", experiment_ids=[experiment_id] * 20_000, order_by=by_name)
 
     assert (first, second, end) == (["m0", "m1", "m2"], ["m3", "m4"], "")
+    assert [[item["value"] for item in model["data"]["metrics"]] for model in many["models"]] == [
+        [number / 4] for number in range(5)
+    ]
     assert (await names(filter="tags.even = 'True' AND name != 'm2'", order_by=by_loss))[0] == ["m4", "m0"]
     assert (await names(filter="metrics.loss >= 0.75", order_by=by_name))[0] == ["m3", "m4"]
     assert (await names(filter=f"source_run_id = '{run_id}'", order_by=by_name))[0] == [f"m{n}" for n in range(5)]
@@ -436,3 +440,28 @@ async def test_names_that_differ_only_where_a_root_cannot_have_folders_of_their_
         assert (await put(proxy, info["artifact_uri"], "MLmodel", b"%d" % number)).status == 200
 
     assert [await tree(proxy, info["artifact_uri"]) for info in infos] == [{"MLmodel": b"%d" % n} for n in range(4)]
+
+
+class Forwarding(Workspace):
+    """A workspace that hears of the client's own credentials alone."""
+
+    @property
+    def backend(self) -> Json:
+        return {"url": self.url, "kind": "azureml", "auth": {"type": "forward"}}
+
+
+async def test_a_primary_that_only_clients_sign_in_to_answers_for_itself(
+    launch: Launcher, azure: Workspace, b: Workspace
+) -> None:
+    """Nothing is asked of it that nobody would sign: its own refusal tells a client to log models as files."""
+    forwarding = Forwarding(name="a", url=azure.url, side=azure.side, control=azure.control)
+    proxy = await launch(forwarding, b)
+    proxy.authorize(f"Bearer {SECRETS['TOKEN_A']}")
+    experiment_id, run_id = await began(proxy)
+    body = {"experiment_id": experiment_id, "name": "m", "source_run_id": run_id}
+    made = await proxy.call("POST", "logged-models", body)
+    found = await proxy.call("POST", "logged-models/search", {"experiment_ids": [experiment_id]})
+    asked = [seen["status"] for seen in await azure.control.log() if "logged-models" in seen["path"]]
+
+    assert [(reply.status, reply.code) for reply in (made, found)] == [(404, "ENDPOINT_NOT_FOUND")] * 2
+    assert asked == [404, 404]
