@@ -1,8 +1,8 @@
 """Searches of logged models, in MLflow's own filter and ordering language, by MLflow's own code.
 
 mlflow-skinny reads, judges and sorts, all but patterns (`Pattern`); what one search may cost is bounded here, since
-nothing stops it once it runs. It is slow to import (some 2 s and 150 MiB), so that happens with the first
-search that has something to look through, and in a thread.
+nothing stops it once it runs. It is slow to import (some 2 s and 150 MiB), so that happens with the first search that
+has something to look through, and in a thread.
 """
 
 import math
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _PAGE = 100  # mlflow/store/tracking, SEARCH_LOGGED_MODEL_MAX_RESULTS_DEFAULT
 _PAGE_MOST = 1000
 _EXPERIMENTS_MOST = 1000
+_LISTED_MOST = 100  # orders, and data sets
 _FILTER_MOST = 5000  # characters: MLflow takes 0.2 s to read as many
 _PATTERNS = frozenset({"LIKE", "ILIKE"})
 # what MLflow's code fails with on what it does not foresee: a comparator of another search, a number too large, …
@@ -52,6 +53,8 @@ def search(models: Sequence[Document], request: Document) -> tuple[list[str], st
     most, wanted = _page_size(request), text(request.get("filter"))
     if len(wanted) > _FILTER_MOST:
         raise _refused(f"a filter has at most {_FILTER_MOST} characters")
+    if max(len(objects(request.get(name))) for name in ("order_by", "datasets")) > _LISTED_MOST:
+        raise _refused(f"a search has at most {_LISTED_MOST} orders and data sets")
     from mlflow.exceptions import MlflowException  # noqa: PLC0415 - see above
 
     mlflows = _mlflows()

@@ -82,6 +82,8 @@ REFUSED: dict[str, Document] = {
     "too large a page": {"max_results": 1001},
     "no number": {"max_results": "many"},
     "a long filter": {"filter": "name = 'a' AND " * 400 + "name = 'a'"},
+    "many orders": {"order_by": [{"field_name": "name"}] * 101},
+    "many data sets": {"datasets": [{"dataset_name": "d"}] * 101},
     "no filter": {"filter": "name ="},
     "another search's comparator": {"filter": "name RLIKE 'a'"},
     "a number like another": {"filter": "metrics.loss LIKE 5"},
