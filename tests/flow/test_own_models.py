@@ -243,6 +243,21 @@ async def test_a_point_that_is_the_run_s_latest_takes_one_read(proxy: Running, a
     assert again == ["runs/get"]
 
 
+async def test_a_run_that_cannot_be_read_is_refused_and_its_metrics_are_sent(proxy: Running, azure: Workspace) -> None:
+    """Rather a point twice than none; the refusal's words reach the client."""
+    experiment_id, run_id = await began(proxy)
+    info = await made(proxy, experiment_id, run_id)
+    refusal = Refuse(status=400, code="INVALID_PARAMETER_VALUE")
+    await azure.control.set_faults(Rule(path="runs/get", first=2, action=refusal))
+    body = {"experiment_id": experiment_id, "name": "n", "source_run_id": run_id}
+    refused = await proxy.call("POST", "logged-models", body)
+    await proxy.post("runs/log-batch", run_id=run_id, metrics=[{**POINT, "model_id": info["model_id"]}])
+    (sent,) = await azure.writes("runs/log-batch")
+
+    assert (refused.status, refused.code) == (400, "INVALID_PARAMETER_VALUE")
+    assert [metric["step"] for metric in sent["metrics"]] == [1]
+
+
 async def test_a_link_that_is_refused_is_none(proxy: Running, azure: Workspace) -> None:
     experiment_id, run_id = await began(proxy)
     info = await made(proxy, experiment_id, run_id)
