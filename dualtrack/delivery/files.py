@@ -95,12 +95,12 @@ class Files:
         if root and not is_hostless(await self._source_root(ref)):
             await self._copy(ref, "", replace(twin, root=root))
 
-    async def claim(self, run_root: str, folder: str, model: Twin) -> bool:
-        """Take a folder of a run for a model that is only files there; False when it holds something else."""
+    async def claim(self, run_root: str, model: Twin) -> bool:
+        """Take its folder of a run for a model that is only files there; False when it holds something else."""
         owner = await self._queue.rooted(self._target.backend.name, [model.root])
         is_free = owner is None or owner.ref == model.ref or owner.root != model.root
         if is_free and not (owner is not None and owner.ref == model.ref):
-            is_free = not await self._target.store.list(run_root, folder)
+            is_free = not await self._target.store.list(run_root, model.backend_id.partition("/")[2])
         if len(self._claimed) > _CLAIMS:
             self._claimed.clear()
         # what others claim at this moment is not in the map yet
