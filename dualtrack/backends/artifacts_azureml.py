@@ -19,7 +19,7 @@ and registered anew), and that `hardDelete` removes the bytes.
 import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias, cast
 from urllib.parse import parse_qs, quote, unquote, urlsplit
@@ -81,11 +81,13 @@ class AzureArtifacts:
         run, place = self._place(operation, root, path)
         await asyncio.to_thread(self._check_source, operation, source)  # an entry without a file would stay
         url = await self._registered(run, place) or await self._writable(operation, run, place)
+        with suppress(ExpiredUrlError):
+            return await self._storage.put_blob(url, _OF_BLOBS, source)
+        url = await self._writable(operation, run, place)
         try:
             await self._storage.put_blob(url, _OF_BLOBS, source)
-        except ExpiredUrlError:
-            url = await self._writable(operation, run, place)
-            await self._storage.put_blob(url, _OF_BLOBS, source)
+        except ExpiredUrlError as error:
+            raise error.again() from error
 
     async def register(self, root: str, paths: Sequence[str]) -> dict[str, Url | None]:
         """Register files ahead, in as few calls as may be; None where there is one already. Any number of paths."""
@@ -171,11 +173,16 @@ class AzureArtifacts:
         operation = f"fetch {path}"
         run, place = self._place(operation, root, path)
         async with AsyncExitStack() as stack:
-            try:
-                reply = await self._read(operation, run, place, stack)
-            except ExpiredUrlError:
-                reply = await self._read(operation, run, place, stack)
+            reply = await self._opened(operation, run, place, stack)
             yield fetched(reply) if reply else None
+
+    async def _opened(self, operation: str, run: _Run, path: str, stack: AsyncExitStack) -> Reply | None:
+        with suppress(ExpiredUrlError):
+            return await self._read(operation, run, path, stack)
+        try:
+            return await self._read(operation, run, path, stack)
+        except ExpiredUrlError as error:
+            raise error.again() from error
 
     async def _read(self, operation: str, run: _Run, path: str, stack: AsyncExitStack) -> Reply | None:
         """Begin to read; None when nothing is registered, or registered without bytes."""

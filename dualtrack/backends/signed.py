@@ -3,7 +3,8 @@
 The query of such a URL is a password. So no request here carries a token, a cookie or follows a redirect, and no error
 names more than the host: aiohttp spells whole URLs in some of its messages, which is why they are not kept as causes.
 Files are streamed from disk in chunks, never read whole. Getting a new URL when one has expired is the adapter's work:
-it catches `ExpiredUrlError` once.
+it catches `ExpiredUrlError` once. A new URL that is refused as well has not expired: a firewall, a clock or a role
+stands in the way of all files for as long as it does, so what the adapter raises then is `ExpiredUrlError.again`.
 
 Azure Blob: one PUT up to 64 MiB, above that blocks of 4 MiB, as the vendor's plugin does it (facts A5). Until the block
 list is sent nothing is visible, and uncommitted blocks are replaced by a repeat.
@@ -47,6 +48,10 @@ Bodies = Callable[[], AsyncIterator[bytes]]
 
 class ExpiredUrlError(RejectedError):
     """The storage refuses the signature: the URL has expired, or never allowed this. Get a new one, once."""
+
+    def again(self) -> UnreachableError:
+        """Say what it is when the new URL is refused too: trouble of the whole storage, which passes when mended."""
+        return UnreachableError(self.backend, self.operation, f"{self.cause}, with a new URL too", self.hint)
 
 
 class MissingError(RejectedError):
@@ -221,7 +226,10 @@ class SignedStorage:
             retry_after = parse_retry_after(reply.header("Retry-After"))
             return self._unreachable(operation, cause, "is the storage up?", retry_after)
         if reply.status in {401, 403} or code in _EXPIRED_CODES:
-            hint = "does the storage's firewall let this machine in, and is its clock right?"
+            hint = (
+                "does the storage's firewall let this machine in, is this machine's clock right, "
+                "and may the backend's identity read and write there?"
+            )
             return ExpiredUrlError(self._name, operation, cause, hint)
         if reply.status == 404:
             return MissingError(self._name, operation, cause, "was it deleted behind the backend's back?")

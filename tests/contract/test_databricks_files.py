@@ -231,16 +231,19 @@ async def test_an_expired_credential_is_renewed_once(mlflow_primary: MlflowServe
 
 
 @every_kind
-async def test_a_credential_that_is_refused_again_is_the_end(
+async def test_a_credential_that_is_refused_again_is_trouble_of_the_storage(
     mlflow_primary: MlflowServer, tmp_path: Path, kind: Kind
 ) -> None:
+    """A firewall that is closed for a while must not cost a file; nobody is asked a third time at once."""
     async with workspace(mlflow_primary, Choices(refuses=403, kind=kind), SMALL) as place:
         root = await place.root("run")
         refusal = Refuse(status=403)
         await place.control.set_faults(*(Rule(action=refusal, method=way, path=STORAGE) for way in ("PUT", "PATCH")))
-        with pytest.raises(RejectedError, match="HTTP 403"):
+        with pytest.raises(UnreachableError, match=r"HTTP 403.*firewall"):
             await put(place, root, "a", tmp_path / "source", b"12345678")
 
+        refused = [seen for seen in await place.control.log() if STORAGE in seen["path"] and seen["fault"]]
+        assert len(refused) == 2
         assert not place.emulator.storage.uploads
         assert await place.files.list(root, "") == []
 
@@ -253,7 +256,7 @@ async def test_a_read_renews_its_credential_once(mlflow_primary: MlflowServer, t
         await place.control.set_faults(Rule(action=Refuse(status=403), method="GET", path=STORAGE, first=1))
         assert await read(place, root, "a") == b"some"
         await place.control.set_faults(Rule(action=Refuse(status=403), method="GET", path=STORAGE))
-        with pytest.raises(RejectedError, match="HTTP 403"):
+        with pytest.raises(UnreachableError, match=r"HTTP 403.*firewall"):
             await read(place, root, "a")
 
         assert await read(place, root, "missing") is None
