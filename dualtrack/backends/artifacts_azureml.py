@@ -38,7 +38,6 @@ from dualtrack.ports import Fetched, Reply
 
 BATCH_MAX: Final = 100  # paths per registration; the service refuses more, facts A5
 _GATHERING_SECONDS: Final = 0.005
-_PAGE_BYTES_MAX: Final = 64 * 1024 * 1024
 # what the vendor's plugin sends with each blob (facts A5): never the real type
 _OF_BLOBS: Final = {"x-ms-version": "2025-11-05", "Content-Type": "application/octet-stream"}
 _OF_RUN: Final = re.compile(r"/(experiments|experimentids)/([^/]+)/runs/([^/]+)/artifacts(?:/(.*))?", re.DOTALL)
@@ -88,16 +87,6 @@ class AzureArtifacts:
             await self._storage.put_blob(url, _OF_BLOBS, source)
         except ExpiredUrlError as error:
             raise error.again() from error
-
-    async def register(self, root: str, paths: Sequence[str]) -> dict[str, Url | None]:
-        """Register files ahead, in as few calls as may be; None where there is one already. Any number of paths."""
-        places = {path: self._place(f"register {path}", root, path) for path in paths}
-        urls: dict[str, Url | None] = {}
-        for start in range(0, len(paths), BATCH_MAX):
-            some = paths[start : start + BATCH_MAX]
-            answered = await self._register(places[some[0]][0], [places[path][1] for path in some])
-            urls |= {path: answered[places[path][1]] for path in some}
-        return urls
 
     async def _registered(self, run: _Run, path: str) -> Url | None:
         """Register one file, together with what else of its run comes within some milliseconds.

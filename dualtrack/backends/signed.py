@@ -58,15 +58,11 @@ class MissingError(RejectedError):
     """Nothing is there (404)."""
 
 
-class ExistsError(RejectedError):
-    """Something is there already, and was not to be replaced (409 BlobAlreadyExists, 412)."""
-
-
 class SignedStorage:
     """A client for signed URLs of `name`'s storage. Times are seconds; `read_timeout` bounds each silence.
 
-    All raise `UnreachableError` for what may go better later, else `ExpiredUrlError`, `MissingError`, `ExistsError`, or
-    a plain `RejectedError`. `headers` are what the backend wants sent with its URL; a credential among them is dropped.
+    All raise `UnreachableError` for what may go better later, else `ExpiredUrlError`, `MissingError`, or a plain
+    `RejectedError`. `headers` are what the backend wants sent with its URL; a credential among them is dropped.
     """
 
     def __init__(
@@ -84,12 +80,11 @@ class SignedStorage:
             read_bufsize=256 * 1024,
         )
 
-    async def put_blob(self, url: str, headers: Mapping[str, str], source: str, *, overwrites: bool = True) -> None:
-        """Store a local file as an Azure block blob, whole or not at all."""
-        final = {**headers} if overwrites else {**headers, "If-None-Match": "*"}
+    async def put_blob(self, url: str, headers: Mapping[str, str], source: str) -> None:
+        """Store a local file as an Azure block blob, whole or not at all; what was there is replaced."""
         size = await asyncio.to_thread(self._size, source)
         if size <= _SINGLE:
-            await self.send_file("PUT", url, {**final, "x-ms-blob-type": "BlockBlob"}, source)
+            await self.send_file("PUT", url, {**headers, "x-ms-blob-type": "BlockBlob"}, source)
             return
         ids: list[str] = []
         step = max(_BLOCK, -(-size // _BLOCKS_MAX))
@@ -99,7 +94,7 @@ class SignedStorage:
             await self._steadily(block, headers, source, offset, min(step, size - offset))
         listed = "".join(f"<Latest>{each}</Latest>" for each in ids)
         body = f'<?xml version="1.0" encoding="utf-8"?><BlockList>{listed}</BlockList>'.encode()
-        await self.request("PUT", _with(url, "comp=blocklist"), final, body)
+        await self.request("PUT", _with(url, "comp=blocklist"), headers, body)
 
     async def _steadily(self, url: str, headers: Mapping[str, str], source: str, offset: int, length: int) -> None:
         """Send one part; a hiccup must not cost the parts before it. A storage that names a time is left alone."""
@@ -233,8 +228,6 @@ class SignedStorage:
             return ExpiredUrlError(self._name, operation, cause, hint)
         if reply.status == 404:
             return MissingError(self._name, operation, cause, "was it deleted behind the backend's back?")
-        if reply.status == 412 or (reply.status == 409 and code in {"", "BlobAlreadyExists"}):
-            return ExistsError(self._name, operation, cause, "delete it first")
         return RejectedError(self._name, operation, cause, "look the code up in the storage's documentation")
 
     def _unreachable(

@@ -50,7 +50,7 @@ class Desk:
 
     async def crash(self, path: str) -> None:
         """Register, and go no further."""
-        await self.files.register(self.place.root, [path])
+        await self.files._registered(*self.files._place("crash", self.place.root, path))
 
 
 def backend_at(url: str) -> HttpBackend:
@@ -233,15 +233,6 @@ async def test_a_batch_that_fails_fails_for_all(desk: Desk) -> None:
     ends = await asyncio.gather(*(desk.write(name) for name in "abc"), return_exceptions=True)
 
     assert [type(end) for end in ends] == [UnreachableError] * 3
-
-
-async def test_files_are_registered_ahead(desk: Desk) -> None:
-    names = [f"{number}.txt" for number in range(101)]
-    await desk.write(names[0])
-    urls = await desk.files.register(desk.place.root, names)
-
-    assert [name for name in names if urls[name] is None] == names[:1]
-    assert len(await desk.place.seen("POST", REGISTRATION)) == 3
 
 
 # ---- roots ---------------------------------------------------------------------------------------------------------
