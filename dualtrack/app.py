@@ -378,7 +378,8 @@ class App:
             copies_at_end=config.artifacts == "direct",
             since=self._clock.now(),
         )
-        files = Files(self._side(config.primary), self._side(name), self.spool, journal, self.metrics)
+        source, there = self._side(config.primary), self._side(name)
+        files = Files(source, there, self.spool, journal, self.metrics, fetches=delivery.workers)
         self.dispatchers[name] = dispatcher
         target = self.backends[name]
         self.workers[name] = Worker(
