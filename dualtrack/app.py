@@ -361,9 +361,11 @@ class App:
     def _reader(self, name: str, backend: AnyBackend) -> Reader:
         return Reader(backend, self._config.primary, _HISTORY_PAGE[self._config.backends[name].kind])
 
-    def _front(self, name: str, journal: SqliteJournal) -> ModelFront:
+    def _front(self, name: str, journal: SqliteJournal) -> AnyBackend:
         """The backend that clients' calls go to, with logged models whether it has them or not."""
         backend = self.backends[name]
+        if isinstance(self._config.backends[name].auth, ForwardAuth):
+            return backend  # keeping models takes reads and files of dualtrack's own, which nobody would sign
         return ModelFront(
             backend,
             journal.models,
@@ -407,7 +409,8 @@ class App:
             copies_at_end=config.artifacts == "direct",
             since=self._clock.now(),
         )
-        files = Files(self._side(config.primary), self._side(name), self.spool, journal, self.metrics)
+        source, there = self._side(config.primary), self._side(name)
+        files = Files(source, there, self.spool, journal, self.metrics, fetches=delivery.workers)
         self.dispatchers[name] = dispatcher
         target = self.backends[name]
         self.workers[name] = Worker(

@@ -19,7 +19,7 @@ and registered anew), and that `hardDelete` removes the bytes.
 import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias, cast
 from urllib.parse import parse_qs, quote, unquote, urlsplit
@@ -38,7 +38,6 @@ from dualtrack.ports import Fetched, Reply
 
 BATCH_MAX: Final = 100  # paths per registration; the service refuses more, facts A5
 _GATHERING_SECONDS: Final = 0.005
-_PAGE_BYTES_MAX: Final = 64 * 1024 * 1024
 # what the vendor's plugin sends with each blob (facts A5): never the real type
 _OF_BLOBS: Final = {"x-ms-version": "2025-11-05", "Content-Type": "application/octet-stream"}
 _OF_RUN: Final = re.compile(r"/(experiments|experimentids)/([^/]+)/runs/([^/]+)/artifacts(?:/(.*))?", re.DOTALL)
@@ -81,21 +80,13 @@ class AzureArtifacts:
         run, place = self._place(operation, root, path)
         await asyncio.to_thread(self._check_source, operation, source)  # an entry without a file would stay
         url = await self._registered(run, place) or await self._writable(operation, run, place)
+        with suppress(ExpiredUrlError):
+            return await self._storage.put_blob(url, _OF_BLOBS, source)
+        url = await self._writable(operation, run, place)
         try:
             await self._storage.put_blob(url, _OF_BLOBS, source)
-        except ExpiredUrlError:
-            url = await self._writable(operation, run, place)
-            await self._storage.put_blob(url, _OF_BLOBS, source)
-
-    async def register(self, root: str, paths: Sequence[str]) -> dict[str, Url | None]:
-        """Register files ahead, in as few calls as may be; None where there is one already. Any number of paths."""
-        places = {path: self._place(f"register {path}", root, path) for path in paths}
-        urls: dict[str, Url | None] = {}
-        for start in range(0, len(paths), BATCH_MAX):
-            some = paths[start : start + BATCH_MAX]
-            answered = await self._register(places[some[0]][0], [places[path][1] for path in some])
-            urls |= {path: answered[places[path][1]] for path in some}
-        return urls
+        except ExpiredUrlError as error:
+            raise error.again() from error
 
     async def _registered(self, run: _Run, path: str) -> Url | None:
         """Register one file, together with what else of its run comes within some milliseconds.
@@ -171,11 +162,16 @@ class AzureArtifacts:
         operation = f"fetch {path}"
         run, place = self._place(operation, root, path)
         async with AsyncExitStack() as stack:
-            try:
-                reply = await self._read(operation, run, place, stack)
-            except ExpiredUrlError:
-                reply = await self._read(operation, run, place, stack)
+            reply = await self._opened(operation, run, place, stack)
             yield fetched(reply) if reply else None
+
+    async def _opened(self, operation: str, run: _Run, path: str, stack: AsyncExitStack) -> Reply | None:
+        with suppress(ExpiredUrlError):
+            return await self._read(operation, run, path, stack)
+        try:
+            return await self._read(operation, run, path, stack)
+        except ExpiredUrlError as error:
+            raise error.again() from error
 
     async def _read(self, operation: str, run: _Run, path: str, stack: AsyncExitStack) -> Reply | None:
         """Begin to read; None when nothing is registered, or registered without bytes."""

@@ -7,13 +7,14 @@
 
 Whether the Files API is open to this workspace and this principal is not documented, and its 404 is that of a missing
 file as well (facts/backends B3, G). So an area, runs or models, is `open` from the first success on. Before that, what
-the API refuses, or does not find, is asked for by signed URLs; if these succeed where it refused, or find what it did
-not, it is closed for that area for as long as this process lives. Trying it first each time would double every call.
+the API refuses, or does not find, is asked for by signed URLs; if these succeed where it refused, or find what it does
+not find when it is asked once more (it may have come in between), it is closed for that area for as long as this
+process lives. Trying it first each time would double every call.
 """
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
@@ -23,7 +24,7 @@ from dualtrack.backends.databricks_signed import Entity, SignedFiles, Sizes
 from dualtrack.backends.http import HttpBackend
 from dualtrack.backends.signed import SignedStorage
 from dualtrack.core.artifact import Listed
-from dualtrack.errors import RejectedError
+from dualtrack.errors import BackendError, RejectedError
 from dualtrack.ports import Fetched
 
 _T = TypeVar("_T")
@@ -150,8 +151,9 @@ class DatabricksArtifacts:
                     return found
         assert entity is not None, "a place has one of the two"
         found = await by_url(entity)
-        if place.files and (is_refused or found is not None):
-            self._is_open[place.area] = False
+        if place.files and is_open is None and (is_refused or found is not None):
+            with suppress(BackendError):  # what was found is found; which road is open, another call finds out
+                self._is_open[place.area] = not is_refused and await _is_seen(by_path)
         return found
 
     def _place(self, root: str, operation: str) -> _Place:
@@ -171,6 +173,14 @@ class DatabricksArtifacts:
             return _Place(area="LoggedModels", files=files, entity=Entity(match["model"], is_model=True), below=below)
         files = f"{_ARTIFACTS}/{match['of']}/Runs/{match['run']}/artifacts{suffix}"
         return _Place(area="Runs", files=files, entity=Entity(match["run"]), below=below)
+
+
+async def _is_seen(by_path: Callable[[], Awaitable[object]]) -> bool:
+    """Say whether the Files API sees by now what a signed URL leads to."""
+    try:
+        return await by_path() is not None
+    except ClosedError:
+        return False
 
 
 def _below(file: Listed, below: str) -> Listed:

@@ -67,10 +67,11 @@ def _upsert(run_id: str, asked: Document, tags: Mapping[str, str]) -> Document:
     document: Document = {
         "runId": run_id,
         "status": "Running",
-        "startTimeUtc": _at(asked),  # of the vendor's CreateRun (azureml-mlflow 1.62)
         "tags": dict[str, JSON](tags),
         "properties": {},
     }
+    if at := _at(asked):
+        document["startTimeUtc"] = at  # of the vendor's CreateRun (azureml-mlflow 1.62)
     if name := asked.get("run_name"):
         document["displayName"] = name
     if parent := tags.get("mlflow.parentRunId"):
@@ -79,9 +80,15 @@ def _upsert(run_id: str, asked: Document, tags: Mapping[str, str]) -> Document:
 
 
 def _started(run_id: str, asked: Document) -> Document:
-    at = _at(asked)
-    return {"timestamp": at, "name": _START, "data": {"RunId": run_id, "StartTime": at}}
+    event: Document = {"name": _START, "data": {"RunId": run_id}}
+    if at := _at(asked):
+        event |= {"timestamp": at, "data": {"RunId": run_id, "StartTime": at}}
+    return event
 
 
 def _at(asked: Document) -> str:
-    return datetime.fromtimestamp(int(str(asked.get("start_time") or 0)) / 1000, UTC).isoformat()
+    """When the run began; empty for a time outside of the calendar: a run without its odd time is better than none."""
+    try:
+        return datetime.fromtimestamp(int(str(asked.get("start_time") or 0)) / 1000, UTC).isoformat()
+    except (ValueError, OverflowError, OSError):  # which one of them depends on the platform and the number
+        return ""

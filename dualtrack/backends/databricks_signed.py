@@ -88,11 +88,13 @@ class _Ticket:
         self._renew = renew
 
     async def use(self, work: Callable[[Credential], Awaitable[_T]]) -> _T:
+        with suppress(ExpiredUrlError):
+            return await work(self.credential)
+        self.credential = await self._renew()
         try:
             return await work(self.credential)
-        except ExpiredUrlError:
-            self.credential = await self._renew()
-        return await work(self.credential)
+        except ExpiredUrlError as error:
+            raise error.again() from error
 
 
 class SignedFiles:
@@ -176,19 +178,20 @@ class SignedFiles:
         """Send a piece and answer its ETag. A hiccup must not cost the pieces before it, so it is sent again."""
         offset, length = piece
 
-        async def once(to: Credential) -> Whole:
+        async def steadily(to: Credential) -> Whole:
             url, headers = _with(to.url, query), _fitting(to.headers)
-            return await self._storage.send_file(method, url, headers, source, offset=offset, length=length)
+            async for attempt in AsyncRetrying(
+                stop=stop_after_attempt(3),
+                wait=wait_random_exponential(multiplier=0.2, max=2),
+                retry=retry_if_exception(lambda e: isinstance(e, UnreachableError) and e.retry_after is None),
+                reraise=True,
+            ):
+                with attempt:
+                    return await self._storage.send_file(method, url, headers, source, offset=offset, length=length)
+            raise AssertionError("tenacity raises or returns")
 
-        async for attempt in AsyncRetrying(
-            stop=stop_after_attempt(3),
-            wait=wait_random_exponential(multiplier=0.2, max=2),
-            retry=retry_if_exception(lambda error: isinstance(error, UnreachableError) and error.retry_after is None),
-            reraise=True,
-        ):
-            with attempt:
-                return (await ticket.use(once)).header("ETag")
-        raise AssertionError("tenacity raises or returns")
+        # a refusal of two credentials is no hiccup, so what is repeated is inside
+        return (await ticket.use(steadily)).header("ETag")
 
     async def _abort(self, begun: Document) -> None:
         """Take the parts back; what cannot be taken back, the bucket's own rules clean up."""
@@ -222,10 +225,10 @@ class SignedFiles:
                 return await stack.enter_async_context(self._storage.fetch(credential.url, credential.headers))
             except MissingError:
                 return None
-            except ExpiredUrlError:
+            except ExpiredUrlError as error:
                 # S3 says so of a missing file too, to those who may not list the bucket
                 if not may_renew and await self._is_file(entity, path, operation):
-                    raise
+                    raise error.again() from error
         return None
 
     async def _found(self, entity: Entity, path: str, operation: str) -> Credential | None:

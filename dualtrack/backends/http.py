@@ -43,8 +43,8 @@ _MAX_ANSWER = 256 * 1024 * 1024  # a page of 50,000 runs is some 100 MB
 class HttpBackend:
     """A backend behind `base_url`. Times are seconds; `read_timeout` bounds each silence, not a whole transfer.
 
-    `rates` are kept by our own calls, those of `send`. `rewords` says refusals in MLflow's shape, for a service that
-    has one of its own.
+    `rates` are kept by our own calls, those of `send` and `transfer`. `rewords` says refusals in MLflow's shape, for a
+    service that has one of its own.
     """
 
     def __init__(  # noqa: PLR0913 - each is a setting of its own
@@ -174,16 +174,17 @@ class HttpBackend:
         """
         sent = {"User-Agent": self._user_agent, **headers}
 
-        def again() -> Watched | None:
-            return Watched(body()) if body is not None else None
+        async def once(own: Mapping[str, str]) -> aiohttp.ClientResponse:
+            await self._pace.turn(target)
+            watched = Watched(body()) if body is not None else None
+            return await self._watched(method, target, {**own, **sent}, watched, from_root=from_root)
 
-        signed = {**await self.sign_in.headers(), **sent}
-        response = await self._watched(method, target, signed, again(), from_root=from_root)
+        response = await once(await self.sign_in.headers())
         said = await self._said(response, method)
         if is_about_token(response.status, said):
             async with response:
                 fresh = await self.sign_in.headers(fresh=True)
-            response = await self._watched(method, target, {**fresh, **sent}, again(), from_root=from_root)
+            response = await once(fresh)
             said = await self._said(response, method)
         async with response:
             yield self._reply(response, method, said)

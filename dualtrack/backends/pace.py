@@ -1,6 +1,7 @@
 """Spaces our own calls to a backend, by the class of endpoint, so that a 429 is the exception.
 
-Clients' calls are not held back: the service itself tells them, and their own retries know what to do.
+Clients' calls that are passed on are not held back: the service itself tells them, and their own retries know what to
+do.
 """
 
 import asyncio

@@ -3,7 +3,8 @@
 The query of such a URL is a password. So no request here carries a token, a cookie or follows a redirect, and no error
 names more than the host: aiohttp spells whole URLs in some of its messages, which is why they are not kept as causes.
 Files are streamed from disk in chunks, never read whole. Getting a new URL when one has expired is the adapter's work:
-it catches `ExpiredUrlError` once.
+it catches `ExpiredUrlError` once. A new URL that is refused as well has not expired: a firewall, a clock or a role
+stands in the way of all files for as long as it does, so what the adapter raises then is `ExpiredUrlError.again`.
 
 Azure Blob: one PUT up to 64 MiB, above that blocks of 4 MiB, as the vendor's plugin does it (facts A5). Until the block
 list is sent nothing is visible, and uncommitted blocks are replaced by a repeat.
@@ -48,20 +49,20 @@ Bodies = Callable[[], AsyncIterator[bytes]]
 class ExpiredUrlError(RejectedError):
     """The storage refuses the signature: the URL has expired, or never allowed this. Get a new one, once."""
 
+    def again(self) -> UnreachableError:
+        """Say what it is when the new URL is refused too: trouble of the whole storage, which passes when mended."""
+        return UnreachableError(self.backend, self.operation, f"{self.cause}, with a new URL too", self.hint)
+
 
 class MissingError(RejectedError):
     """Nothing is there (404)."""
 
 
-class ExistsError(RejectedError):
-    """Something is there already, and was not to be replaced (409 BlobAlreadyExists, 412)."""
-
-
 class SignedStorage:
     """A client for signed URLs of `name`'s storage. Times are seconds; `read_timeout` bounds each silence.
 
-    All raise `UnreachableError` for what may go better later, else `ExpiredUrlError`, `MissingError`, `ExistsError`, or
-    a plain `RejectedError`. `headers` are what the backend wants sent with its URL; a credential among them is dropped.
+    All raise `UnreachableError` for what may go better later, else `ExpiredUrlError`, `MissingError`, or a plain
+    `RejectedError`. `headers` are what the backend wants sent with its URL; a credential among them is dropped.
     """
 
     def __init__(
@@ -79,12 +80,11 @@ class SignedStorage:
             read_bufsize=256 * 1024,
         )
 
-    async def put_blob(self, url: str, headers: Mapping[str, str], source: str, *, overwrites: bool = True) -> None:
-        """Store a local file as an Azure block blob, whole or not at all."""
-        final = {**headers} if overwrites else {**headers, "If-None-Match": "*"}
+    async def put_blob(self, url: str, headers: Mapping[str, str], source: str) -> None:
+        """Store a local file as an Azure block blob, whole or not at all; what was there is replaced."""
         size = await asyncio.to_thread(self._size, source)
         if size <= _SINGLE:
-            await self.send_file("PUT", url, {**final, "x-ms-blob-type": "BlockBlob"}, source)
+            await self.send_file("PUT", url, {**headers, "x-ms-blob-type": "BlockBlob"}, source)
             return
         ids: list[str] = []
         step = max(_BLOCK, -(-size // _BLOCKS_MAX))
@@ -94,7 +94,7 @@ class SignedStorage:
             await self._steadily(block, headers, source, offset, min(step, size - offset))
         listed = "".join(f"<Latest>{each}</Latest>" for each in ids)
         body = f'<?xml version="1.0" encoding="utf-8"?><BlockList>{listed}</BlockList>'.encode()
-        await self.request("PUT", _with(url, "comp=blocklist"), final, body)
+        await self.request("PUT", _with(url, "comp=blocklist"), headers, body)
 
     async def _steadily(self, url: str, headers: Mapping[str, str], source: str, offset: int, length: int) -> None:
         """Send one part; a hiccup must not cost the parts before it. A storage that names a time is left alone."""
@@ -221,12 +221,13 @@ class SignedStorage:
             retry_after = parse_retry_after(reply.header("Retry-After"))
             return self._unreachable(operation, cause, "is the storage up?", retry_after)
         if reply.status in {401, 403} or code in _EXPIRED_CODES:
-            hint = "does the storage's firewall let this machine in, and is its clock right?"
+            hint = (
+                "does the storage's firewall let this machine in, is this machine's clock right, "
+                "and may the backend's identity read and write there?"
+            )
             return ExpiredUrlError(self._name, operation, cause, hint)
         if reply.status == 404:
             return MissingError(self._name, operation, cause, "was it deleted behind the backend's back?")
-        if reply.status == 412 or (reply.status == 409 and code in {"", "BlobAlreadyExists"}):
-            return ExistsError(self._name, operation, cause, "delete it first")
         return RejectedError(self._name, operation, cause, "look the code up in the storage's documentation")
 
     def _unreachable(

@@ -6,10 +6,13 @@ so it is worked out here once, and refused where the server refuses it.
 """
 
 import ntpath
+import re
 from dataclasses import dataclass
 from urllib.parse import unquote, urlparse, urlunparse
 
 _DECODINGS = 10  # mlflow gives up after as many
+# what ends or changes a path somewhere on the way: in a URI, in `effective`, in whoever takes a root apart
+_NOT_IN_FOLDERS = re.compile(r"[\x00-\x1f\x7f?#;\\]|^ +| +$")
 
 
 class UnsafePathError(ValueError):
@@ -40,6 +43,14 @@ def effective(path: str) -> str:
         raise UnsafePathError("Invalid path")
     name = "/".join(part for part in parts if part not in {"", "."})
     return name if name == decoded else effective(name)
+
+
+def folder_of(name: str) -> str:
+    """Answer what a folder for a logged model called `name` is called: what a root cannot hold becomes `_`.
+
+    Two names may come to one folder; who takes it sees that it is taken.
+    """
+    return _NOT_IN_FOLDERS.sub("_", name)
 
 
 def _escaped(path: str) -> str:

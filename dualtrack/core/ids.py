@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NewType
 
+from dualtrack.core.artifact import folder_of
+
 ClientId = NewType("ClientId", str)
 BackendId = NewType("BackendId", str)
 
@@ -66,8 +68,9 @@ def run_of(twin: Twin) -> BackendId:
     return BackendId(twin.backend_id.partition("/")[0])
 
 
-def stand_in(ref: Ref, backend: str, run: Twin | None, folder: str) -> Twin:
+def stand_in(ref: Ref, backend: str, run: Twin | None, name: str) -> Twin:
     """Answer what stands for model `ref` where there are no logged models; without a run it has no files either."""
+    folder = folder_of(name)
     if run is None or not run.root:
         return Twin(ref=ref, backend=backend, backend_id=BackendId(f"{run.backend_id if run else ''}/{folder}"))
     root = f"{run.root.rstrip('/')}/{folder}"

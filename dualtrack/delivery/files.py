@@ -45,13 +45,17 @@ class Side:
 
 
 class Files:
-    """`source` is the primary; `target` is what this delivers to."""
+    """`source` is the primary; `target` is what this delivers to. `fetches` files are on their way at once, no more."""
 
-    def __init__(self, source: Side, target: Side, spool: Spool, queue: Queue, metrics: Metrics) -> None:
+    def __init__(
+        self, source: Side, target: Side, spool: Spool, queue: Queue, metrics: Metrics, *, fetches: int
+    ) -> None:
         self._source = source
         self._target = target
         self._spool = spool
         self._queue = queue
+        # files in the spool beyond its bound
+        self._fetches = asyncio.Semaphore(fetches)
         self._claimed: dict[str, Ref] = {}
         # a lock lives as long as somebody holds or awaits it
         self._histories: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -95,12 +99,12 @@ class Files:
         if root and not is_hostless(await self._source_root(ref)):
             await self._copy(ref, "", replace(twin, root=root))
 
-    async def claim(self, run_root: str, folder: str, model: Twin) -> bool:
-        """Take a folder of a run for a model that is only files there; False when it holds something else."""
+    async def claim(self, run_root: str, model: Twin) -> bool:
+        """Take its folder of a run for a model that is only files there; False when it holds something else."""
         owner = await self._queue.rooted(self._target.backend.name, [model.root])
         is_free = owner is None or owner.ref == model.ref or owner.root != model.root
         if is_free and not (owner is not None and owner.ref == model.ref):
-            is_free = not await self._target.store.list(run_root, folder)
+            is_free = not await self._target.store.list(run_root, model.backend_id.partition("/")[2])
         if len(self._claimed) > _CLAIMS:
             self._claimed.clear()
         # what others claim at this moment is not in the map yet
@@ -117,7 +121,7 @@ class Files:
                 stored = b"".join([chunk async for chunk in fetched.chunks])
         content = merged(stored, unfit)
         if content != stored:
-            async with self._here(len(content), _once(content)) as here:
+            async with self._fetches, self._here(len(content), _once(content)) as here:
                 await self._target.store.put(root, OVERFLOW, self._spool.path(here))
 
     # --- from the primary ---------------------------------------------------------------------------------------
@@ -146,7 +150,8 @@ class Files:
         source = await self._source_root(ref)
         if not source:
             return False
-        async with self._source.store.fetch(source, path) as fetched:
+        # its turn comes before the primary is asked: nobody keeps an answer of it waiting
+        async with self._fetches, self._source.store.fetch(source, path) as fetched:
             if fetched is None:
                 return False
             async with self._here(fetched.size, fetched.chunks) as spooled:
@@ -155,7 +160,7 @@ class Files:
 
     @asynccontextmanager
     async def _here(self, size: int | None, chunks: AsyncIterator[bytes]) -> AsyncIterator[str]:
-        """Bytes as a file of the spool, for as long as it is needed."""
+        """Bytes as a file of the spool, for as long as it is needed. It counts no `_fetches`: two may be nested."""
         file = self._spool.begin(size, transient=True)
         try:
             async for chunk in chunks:

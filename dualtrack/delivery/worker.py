@@ -622,7 +622,7 @@ class Worker:
             return Later(wait=_PLACE_SECONDS, reason="waits for its run's files", is_backend=False)
         name = text(field(parse(step.reading.exchange.answer), "model", "info", "name")) or "model"
         made = stand_in(ref, self._backend.name, run, name)
-        if run is not None and made.root and not await self._files.claim(run.root, name, made):
+        if run is not None and made.root and not await self._files.claim(run.root, made):
             made = stand_in(ref, self._backend.name, run, f"{name}-{ref.client_id}")
         return Done(twins=(made,), losses=(*losses, _of_entity(lane, ref, _NO_MODELS, _IS_FILES)))
 

@@ -71,6 +71,28 @@ class Place:
     key: str
 
 
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """What is asked of the real server about a run or a model, and what its folders are called, in roots and keys."""
+
+    word: str
+    call: str
+    document: str
+    root: str
+    key: str
+
+    def place(self, name: str, experiment: str) -> Place:
+        return Place(
+            name=name,
+            root=f"{TRACKING}/{experiment}/{self.root}{name}/artifacts",
+            key=f"{ARTIFACTS}/{experiment}/{self.key}{name}/artifacts",
+        )
+
+
+RUN = Owner("Run", "runs/get?run_id=", "run", "", "Runs/")
+MODEL = Owner("Logged model", "logged-models/", "model", "logged_models/", "LoggedModels/")
+
+
 class RefusalError(Exception):
     """An answer in the workspace's shape of errors."""
 
@@ -176,7 +198,7 @@ class DatabricksFiles:
     ) -> web.Response | None:
         model = OF_MODEL.fullmatch(path)
         if model is not None:
-            place = await self._model(model[1], ask)
+            place = await self._place(MODEL, model[1], ask)
             if model[2] == "directories":
                 return self._list(request, place, request.query.get("artifact_directory_path", ""))
             right = "w" if model[2].endswith("upload") else "r"
@@ -187,7 +209,7 @@ class DatabricksFiles:
         given = document if request.method == "POST" else request.query
         name = str(given.get("run_id") or given.get("run_uuid") or "")
         # mlflow 3.17.2 names a model in the run's place when it uploads in parts [unverified that this is taken]
-        place = await (self._model if name.startswith("m-") and "upload" in path else self._run)(name, ask)
+        place = await self._place(MODEL if name.startswith("m-") and "upload" in path else RUN, name, ask)
         return self._of_run(request, path.removeprefix("artifacts/"), place, given)
 
     def _of_run(self, request: web.Request, call: str, place: Place, given: Mapping[str, JSON]) -> web.Response | None:
@@ -261,27 +283,11 @@ class DatabricksFiles:
         files = [_file(entry, len(place.key) + 1) for entry in page]
         return web.json_response(_without_none({"root_uri": place.root, "files": files or None} | token))
 
-    async def _run(self, run_id: str, ask: Ask) -> Place:
-        answer = await ask(f"{MLFLOW}runs/get?run_id={quote(run_id)}")
+    async def _place(self, owner: Owner, name: str, ask: Ask) -> Place:
+        answer = await ask(f"{MLFLOW}{owner.call}{quote(name)}")
         if not answer:
-            raise RefusalError(404, f"Run '{run_id}' not found", "RESOURCE_DOES_NOT_EXIST")
-        experiment = answer["run"]["info"]["experiment_id"]
-        return Place(
-            name=run_id,
-            root=f"{TRACKING}/{experiment}/{run_id}/artifacts",
-            key=f"{ARTIFACTS}/{experiment}/Runs/{run_id}/artifacts",
-        )
-
-    async def _model(self, model_id: str, ask: Ask) -> Place:
-        answer = await ask(f"{MLFLOW}logged-models/{quote(model_id)}")
-        if not answer:
-            raise RefusalError(404, f"Logged model '{model_id}' not found", "RESOURCE_DOES_NOT_EXIST")
-        experiment = answer["model"]["info"]["experiment_id"]
-        return Place(
-            name=model_id,
-            root=f"{TRACKING}/{experiment}/logged_models/{model_id}/artifacts",
-            key=f"{ARTIFACTS}/{experiment}/LoggedModels/{model_id}/artifacts",
-        )
+            raise RefusalError(404, f"{owner.word} '{name}' not found", "RESOURCE_DOES_NOT_EXIST")
+        return owner.place(name, answer[owner.document]["info"]["experiment_id"])
 
     # --- roots --------------------------------------------------------------------------------------------------
 

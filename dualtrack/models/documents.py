@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from dualtrack.core.exchange import JSON, Document
 from dualtrack.translate.document import field, objects, text
+from dualtrack.translate.evidence import point
 
 _STATUS = (
     "LOGGED_MODEL_STATUS_UNSPECIFIED",
@@ -18,6 +19,8 @@ _STATUS = (
 )
 _NOT_IN_NAMES = re.compile(r"[/:.%\"']")  # mlflow/utils/validation.py, _validate_logged_model_name
 _POINT = ("key", "value", "timestamp", "step", "model_id", "run_id", "dataset_name", "dataset_digest")
+
+_INT64 = 2**63 - 1
 
 
 class RefusedError(Exception):
@@ -97,9 +100,15 @@ def shown(document: Document, points: Iterable[Document]) -> Document:
 
 
 def point_of(metric: Document, run_id: str) -> Document:
-    """A metric as its model keeps it."""
-    named = {**metric, "run_id": run_id}
+    """A metric as its model keeps it: spelled one way, so that two that say the same are the same."""
+    step, timestamp, value = point(metric)
+    named = {**metric, "run_id": run_id, "value": "NaN" if value is None else value}
+    named |= {"timestamp": _whole(timestamp), "step": _whole(step)}
     return {name: named[name] for name in _POINT if named.get(name) not in {None, ""}}
+
+
+def _whole(number: float | None) -> int:
+    return max(-_INT64, min(_INT64, int(number or 0)))
 
 
 def with_links(run: Document, inputs: Iterable[str], outputs: Mapping[str, int]) -> Document:

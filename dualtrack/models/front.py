@@ -9,16 +9,25 @@ that an MLflow 3 client can log a model there, and mirroring, settling and readi
     model-versions/create     a version's source is the folder of the run; on Databricks it is the model's own root,
                               because its workspace registry takes no `models:/m-…` (facts B8)
 
-Whether the backend lacks them is seen when it refuses the first such call for having no such route, and is then asked
-for once more. Nothing else is read on its way.
+Whether the backend lacks them is seen when it refuses the first such call for having no such route; it is then probed
+until an answer of its own says so (`Looker.has_models`), and asked for none any more. What is read besides, always of
+the backend and as dualtrack:
+
+    a run                     once for a create, for a link and for metrics of a model
+    its metric histories      where the run's latest points leave a doubt whether it has a model's point (`doubt`)
+    a folder of its files     before it becomes a model's
+    a logged model            for its root, where the registry wants it spelled
+
+Everything else goes on unread. A primary to which only its clients sign in has no front like this (`app`).
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
+from dualtrack.core.artifact import folder_of
 from dualtrack.core.exchange import JSON, Answer, Call, Document
 from dualtrack.core.ids import EntityKind
 from dualtrack.core.routes import Match, classify
@@ -36,9 +45,10 @@ from dualtrack.models.documents import (
     with_links,
     with_params,
 )
-from dualtrack.models.search import search
+from dualtrack.models.search import experiments_of, reads_points, search
 from dualtrack.ports import ArtifactStore, Backend, KeptModel, Looker, ModelLink, ModelShelf, Reply, Whole
 from dualtrack.translate.document import MalformedError, field, objects, parse, text, write
+from dualtrack.translate.doubt import missing, unread
 from dualtrack.translate.evidence import point
 
 _JSON: Final = (("Content-Type", "application/json"),)
@@ -174,34 +184,40 @@ class ModelFront:
         if (said := await self._from_backend(asked)) is not None:
             return said
         name = name_of(asked.document)
-        run_root = await self._run_root(text(asked.document.get("source_run_id")))
+        run = await self._source_run(text(asked.document.get("source_run_id")))
+        run_root, experiment_id = text(run.get("artifact_uri")), text(run.get("experiment_id"))
+        if text(asked.document.get("experiment_id")) not in {"", experiment_id}:
+            raise RefusedError(400, _BAD, f"the run is not of that experiment, but of {experiment_id}")
         model_id = f"m-{self._new_id()}"
-        for folder in (name, f"{name}-{model_id}"):
+        for folder in (folder_of(name), folder_of(f"{name}-{model_id}")):
             root = f"{run_root.rstrip('/')}/{folder}"
-            document = created(asked.document, model_id, root, self._at())
-            model = KeptModel(
-                model_id=model_id,
-                experiment_id=text(asked.document.get("experiment_id")),
-                root=root,
-                document=write(document),
-            )
+            document = created({**asked.document, "experiment_id": experiment_id}, model_id, root, self._at())
+            model = KeptModel(model_id=model_id, experiment_id=experiment_id, root=root, document=write(document))
             # a folder of the run's own may be called so
-            if (folder != name or await self._is_free(run_root, folder)) and await self._shelf.add(model):
+            if (folder.endswith(model_id) or await self._is_free(run_root, folder)) and await self._shelf.add(model):
                 return _ok({"model": document})
         raise RefusedError(409, "RESOURCE_CONFLICT", f"the run has files below {name!r} and below its id")
 
-    async def _run_root(self, run_id: str) -> str:
+    async def _source_run(self, run_id: str) -> Document:
+        """Answer the `info` of the run that a model is to be a folder of."""
         if not run_id:
             words = (
                 f"{self.name} keeps no logged models: one that is logged here is files of a run, and this one names"
                 " none. Log it inside `with mlflow.start_run():`"
             )
             raise RefusedError(400, _BAD, words)
-        found = await self._looker.get(EntityKind.RUN, run_id)
-        root = text(field(found, "run", "info", "artifact_uri"))
-        if not root:
+        return await self._run(run_id)
+
+    async def _run(self, run_id: str) -> Document:
+        """Answer a run's `info`; refuse where there is no such run."""
+        try:
+            found = await self._looker.get(EntityKind.RUN, run_id)
+        except RejectedError as error:
+            raise RefusedError(400, _BAD, str(error)) from error
+        info = field(found, "run", "info")
+        if not isinstance(info, dict) or not info.get("artifact_uri"):
             raise RefusedError(404, _GONE, f"Run with id={run_id} not found")
-        return root
+        return info
 
     async def _is_free(self, run_root: str, folder: str) -> bool:
         try:
@@ -225,20 +241,17 @@ class ModelFront:
         raise RefusedError(404, _GONE, f"Logged model with ID '{_model_id(asked)}' not found.")
 
     async def _whole(self, models: list[KeptModel]) -> list[Document]:
-        points = await self._shelf.points([model.model_id for model in models])
-        return [
-            shown(parse(model.document), [parse(kept) for kept in points.get(model.model_id, ())]) for model in models
-        ]
+        return _documents(models, await self._shelf.points([model.model_id for model in models]))
 
     async def find(self, asked: Asked) -> Said:
         if (said := await self._from_backend(asked)) is not None:
             return said
-        experiment_ids = asked.document.get("experiment_ids")
-        named = [text(item) for item in experiment_ids] if isinstance(experiment_ids, list) else []
-        models = await self._shelf.models(named)
+        models = {model.model_id: model for model in await self._shelf.models(experiments_of(asked.document))}
         if not models:
             return _ok({})
-        page, token = await asyncio.to_thread(search, await self._whole(models), asked.document)
+        points = await self._shelf.points(list(models)) if reads_points(asked.document) else {}
+        found, token = await asyncio.to_thread(_searched, list(models.values()), points, asked.document)
+        page = await self._whole([models[model_id] for model_id in found])
         return _ok({"models": list[JSON](page)} | ({"next_page_token": token} if token else {}))
 
     async def finalize(self, asked: Asked) -> Said:
@@ -270,17 +283,26 @@ class ModelFront:
     # --- runs -----------------------------------------------------------------------------------------------------
 
     async def log_outputs(self, asked: Asked) -> Said:
-        ours, others = await self._parted(asked)
-        await self._link(asked, ours, is_input=False)
-        return await asked.passed(asked.body) if others or not ours else _ok({})
+        return await self._linked(asked, is_input=False)
 
     async def log_inputs(self, asked: Asked) -> Said:
+        return await self._linked(asked, is_input=True)
+
+    async def _linked(self, asked: Asked, *, is_input: bool) -> Said:
+        """Link our models to their run; other models, and data sets, are the backend's, and it is told first."""
         ours, others = await self._parted(asked)
-        await self._link(asked, ours, is_input=True)
         if not ours:
             return await asked.passed(asked.body)
-        rest = {**asked.document, "models": list[JSON](others)}
-        return await asked.passed(write(rest)) if others or asked.document.get("datasets") else _ok({})
+        run_id = _run_id(asked.document)
+        await self._run(run_id)
+        said = _ok({})
+        if others or asked.document.get("datasets"):
+            said = await asked.passed(write({**asked.document, "models": list[JSON](others)}))
+        if said.status < 300:
+            await self._shelf.link(
+                [ModelLink(run_id=run_id, model_id=_id(item), is_input=is_input, step=_step(item)) for item in ours]
+            )
+        return said
 
     async def _parted(self, asked: Asked) -> tuple[list[Document], list[Document]]:
         """The models that a request links to its run: ours, and others."""
@@ -291,12 +313,6 @@ class ModelFront:
     async def _ours(self, items: list[Document]) -> dict[str, KeptModel]:
         found = {model_id: await self._shelf.model(model_id) for model_id in {_id(item) for item in items} - {""}}
         return {model_id: model for model_id, model in found.items() if model is not None}
-
-    async def _link(self, asked: Asked, models: list[Document], *, is_input: bool) -> None:
-        run_id = _run_id(asked.document)
-        links = [ModelLink(run_id=run_id, model_id=_id(item), is_input=is_input, step=_step(item)) for item in models]
-        if links:
-            await self._shelf.link(links)
 
     async def show_links(self, asked: Asked) -> Said:
         """Pass a read of runs on, and tell in its answer which models belong to them."""
@@ -345,25 +361,15 @@ class ModelFront:
 
     async def _unlogged(self, run_id: str, of_models: list[Document], of_run: list[Document]) -> list[Document]:
         """Those points that the run does not have: MLflow 3's `log_model` sends all of a step once more (facts 11)."""
-        observed = await self._looker.observe(EntityKind.RUN, run_id, await self._repeated_keys(run_id, of_models))
-        histories = observed.histories if observed is not None else {}
-        known = {(key, *point(logged)) for key, history in histories.items() for logged in history}
-        known |= {(text(metric.get("key")), *point(metric)) for metric in of_run}
-        new = []
-        for metric in of_models:
-            named = (text(metric.get("key")), *point(metric))
-            if named not in known:
-                known.add(named)
-                new.append({name: value for name, value in metric.items() if name != "model_id"})
-        return new
-
-    async def _repeated_keys(self, run_id: str, metrics: list[Document]) -> list[str]:
-        """The metrics whose histories may hold a point already: nothing is later there than the latest."""
-        run = await self._looker.get(EntityKind.RUN, run_id)
-        latest = {text(item.get("key")): _when(item) for item in objects(field(run, "run", "data", "metrics"))}
-        return sorted(
-            {key for metric in metrics if (key := text(metric.get("key"))) in latest and _when(metric) <= latest[key]}
-        )
+        sent = {_named(metric) for metric in of_run}
+        once = {_named(metric): metric for metric in of_models if _named(metric) not in sent}
+        points = [{name: value for name, value in metric.items() if name != "model_id"} for metric in once.values()]
+        try:
+            run = await self._looker.get(EntityKind.RUN, run_id) or {}
+            histories = await self._looker.histories(run_id, unread(points, run))
+        except RejectedError:  # the backend itself says what is wrong with it; rather a point twice than none
+            return points
+        return missing(points, run, histories, {})
 
     # --- the registry ---------------------------------------------------------------------------------------------
 
@@ -413,6 +419,16 @@ _BEGINNINGS: Final = frozenset({"createLoggedModel", "searchLoggedModels"})
 _OF_MODELS: Final = frozenset(name for name in _HANDLERS if "LoggedModel" in name)
 
 
+def _documents(models: Sequence[KeptModel], points: Mapping[str, Sequence[bytes]]) -> list[Document]:
+    return [shown(parse(model.document), [parse(kept) for kept in points.get(model.model_id, ())]) for model in models]
+
+
+def _searched(
+    models: Sequence[KeptModel], points: Mapping[str, Sequence[bytes]], request: Document
+) -> tuple[list[str], str]:
+    return search(_documents(models, points), request)
+
+
 def _ok(document: Document) -> Said:
     return Said(status=200, body=write(document))
 
@@ -455,5 +471,6 @@ def _step(item: Document) -> int:
     return int(point(item)[0] or 0)
 
 
-def _when(metric: Document) -> tuple[float, ...]:
-    return tuple(part or 0.0 for part in point(metric)[:2])
+def _named(metric: Document) -> tuple[str, tuple[float | None, ...]]:
+    """What makes a point of a run the same as another."""
+    return text(metric.get("key")), point(metric)

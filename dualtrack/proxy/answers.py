@@ -1,25 +1,9 @@
-"""Reads whose answers name artifact roots, and how each is read on its way back.
-
-ONE    names an entity that a client may write files to next: always read, so that its root is known
-MANY   may be a large page: read only when it holds a root that has to be rewritten; its entities' roots are learned
-SHOWN  the same, and nothing is learned: what it says may be what a client wrote
-FLAGS  what the server can do with files: nothing that goes around us
-"""
-
-from enum import StrEnum
+"""Reads whose answers name artifact roots, how each is read (`Reading`), and what the server says that it can do."""
 
 from aiohttp import web
 
-from dualtrack.proxy.roots import Roots, Teaching
+from dualtrack.proxy.roots import Reading, Roots
 from dualtrack.translate.document import MalformedError, parse, write
-
-
-class Reading(StrEnum):
-    ONE = "one"
-    MANY = "many"
-    SHOWN = "shown"
-    FLAGS = "flags"
-
 
 READINGS = {
     "getRun": Reading.ONE,
@@ -41,11 +25,6 @@ READINGS = {
     "graphql": Reading.SHOWN,
     "serverInfo": Reading.FLAGS,
 }
-_TEACHING = {
-    Reading.ONE: Teaching.ALWAYS,
-    Reading.MANY: Teaching.IF_READ,
-    Reading.SHOWN: Teaching.NEVER,
-}
 _MULTIPART = ("multipart_uploads_enabled", "multipart_downloads_enabled")
 
 
@@ -56,8 +35,7 @@ async def read_back(response: web.Response, reading: Reading, roots: Roots, *, r
         return response
     if reading is Reading.FLAGS:
         return replaced(response, _without_multipart(body)) if rewrites else response
-    teaching = _TEACHING[reading]
-    return replaced(response, await roots.outward(body, teaching=teaching, rewrites=rewrites))
+    return replaced(response, await roots.outward(body, reading, rewrites=rewrites))
 
 
 def replaced(response: web.Response, body: bytes) -> web.Response:

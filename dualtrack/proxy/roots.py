@@ -62,12 +62,19 @@ class Place:
         return f"{self.root}/{self.path}" if self.path and not self.root.endswith("/") else self.root + self.path
 
 
-class Teaching(StrEnum):
-    """Which answers teach us roots."""
+class Reading(StrEnum):
+    """How an answer is read on its way back.
 
-    ALWAYS = "always"
-    IF_READ = "if read"
-    NEVER = "never"
+    ONE    names an entity that a client may write files to next: always read, so that its root is known
+    MANY   may be a large page: read only when it holds a root that has to be rewritten; its entities' roots are learned
+    SHOWN  the same, and nothing is learned: what it says may be what a client wrote
+    FLAGS  what the server can do with files, and no roots: nothing that goes around us
+    """
+
+    ONE = "one"
+    MANY = "many"
+    SHOWN = "shown"
+    FLAGS = "flags"
 
 
 class Roots:
@@ -82,10 +89,10 @@ class Roots:
 
     # --- outward ------------------------------------------------------------------------------------------------
 
-    async def outward(self, body: bytes, *, teaching: Teaching = Teaching.IF_READ, rewrites: bool = True) -> bytes:
+    async def outward(self, body: bytes, reading: Reading = Reading.MANY, *, rewrites: bool = True) -> bytes:
         """Make the primary's answer fit for clients. What is large is read and written in a thread."""
         is_foreign = rewrites and holds_foreign(body)
-        if not is_foreign and teaching is not Teaching.ALWAYS:
+        if not is_foreign and reading is not Reading.ONE:
             return body
         size = len(body)
         try:
@@ -93,7 +100,7 @@ class Roots:
             document = await _aside(size, lambda: parse_inner(body.decode()))
         except (MalformedError, UnicodeDecodeError):
             return body
-        stated = set() if teaching is Teaching.NEVER else {root for _, _, root in await self._learn(document)}
+        stated = set() if reading is Reading.SHOWN else {root for _, _, root in await self._learn(document)}
         if not is_foreign:
             return body
         roots = await _aside(size, lambda: _roots_in(document))

@@ -20,7 +20,7 @@ from aiohttp import web
 from dualtrack.core.routes import Goes, Kind, Match, classify
 from dualtrack.errors import BackendError, JournalError, UnauthorizedError
 from dualtrack.metrics import Metrics
-from dualtrack.proxy.answers import READINGS, Reading, read_back
+from dualtrack.proxy.answers import READINGS, read_back
 from dualtrack.proxy.artifacts import ArtifactRoutes
 from dualtrack.proxy.bracket import Bracket
 from dualtrack.proxy.errors import Refusal, unavailable
@@ -29,7 +29,7 @@ from dualtrack.proxy.guard import Guard
 from dualtrack.proxy.lacking import check_registry, within_pages
 from dualtrack.proxy.primary import Primary, Rules
 from dualtrack.proxy.registry import RegistryRelay
-from dualtrack.proxy.roots import Roots
+from dualtrack.proxy.roots import Reading, Roots
 from dualtrack.proxy.writes import WriteRoutes
 
 log = structlog.get_logger("dualtrack.proxy")

@@ -75,14 +75,16 @@ class Reader:
     async def has_models(self) -> bool:
         """Say whether this backend knows logged models at all; asked once. Raise `UnreachableError` in doubt.
 
-        A missing route and a gateway in trouble look alike, so another route has to answer at the same time.
+        A missing route and a gateway in trouble look alike, so another route has to answer at the same time; and a
+        gateway that refuses (too many, not signed in) says nothing of what is behind it.
         """
         if self._has_models is None:
             answer = await self._backend.send(PROBE_MODELS)
             is_missing = lacks_route(answer)
             proof = await self._backend.send(PROBE) if is_missing else answer
-            if not proof.is_success and not (proof.error_code and proof.status < 500):
-                raise UnreachableError(self._backend.name, PROBE_MODELS.operation, describe(proof))
+            if not proof.is_success and not _is_mlflows(proof):
+                cause = describe(proof)
+                raise UnreachableError(self._backend.name, PROBE_MODELS.operation, cause, retry_after=proof.retry_after)
             self._has_models = not is_missing
         return self._has_models
 
@@ -109,3 +111,8 @@ class Reader:
         listed = self._parsed(call, answer) if answer is not None else {}
         found = found_by_mark(ref.kind, listed, ref, self._source)
         return learn(ref.kind, ref, self._backend.name, found[0]) if found else None
+
+
+def _is_mlflows(refusal: Answer) -> bool:
+    """Say whether the endpoint itself refused: it has read the search, and does not like it or finds nothing."""
+    return refusal.status in {400, 404} and bool(refusal.error_code) and not lacks_route(refusal)

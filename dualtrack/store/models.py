@@ -27,7 +27,8 @@ class SqliteModels:
 
     async def is_used(self) -> bool:
         if self._is_used is None:
-            self._is_used = bool(await self._read(lambda connection: connection.execute(SQL["any_model"]).fetchone()))
+            found = await self._read(lambda connection: connection.execute(SQL["any_model"]).fetchone())
+            self._is_used = self._is_used or bool(found)  # one may have been added while it was read
         return self._is_used
 
     async def add(self, model: KeptModel) -> bool:
@@ -54,7 +55,12 @@ class SqliteModels:
         return await self._write(step)
 
     async def remove(self, model_id: str) -> bool:
-        return await self._write(lambda connection: connection.execute(SQL["remove_model"], (model_id,)).rowcount > 0)
+        def step(connection: sqlite3.Connection) -> bool:
+            for name in ("remove_model_points", "remove_model_links"):
+                connection.execute(SQL[name], (model_id,))
+            return connection.execute(SQL["remove_model"], (model_id,)).rowcount > 0
+
+        return await self._write(step)
 
     async def points(self, model_ids: Sequence[str]) -> dict[str, list[bytes]]:
         found: dict[str, list[bytes]] = {}

@@ -211,7 +211,16 @@ SELECT id, experiment_id, root, document FROM models WHERE experiment_id = ? AND
 UPDATE models SET document = ? WHERE id = ?
 
 -- name: remove_model
-UPDATE models SET deleted = 1 WHERE id = ? AND deleted = 0
+UPDATE models SET deleted = 1, document = x'' WHERE id = ? AND deleted = 0
+
+-- name: remove_model_points
+DELETE FROM model_points WHERE model_id = ?
+
+-- name: remove_model_links
+DELETE FROM model_links WHERE model_id = ?
+
+-- name: shelf_bytes
+SELECT value FROM counters WHERE name = 'shelf'
 
 -- name: model_points
 SELECT point FROM model_points WHERE model_id = ?

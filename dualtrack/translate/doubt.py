@@ -39,6 +39,26 @@ def still_to_send(
     call: Call, entity: Document, histories: Mapping[str, Sequence[Document]], models: Mapping[str, Document | None]
 ) -> Call | None:
     """Answer the call without the points that are there; None when nothing is left of it."""
+    document = parse(call.body)
+    metrics = objects(document.get("metrics"))
+    left = missing(metrics, entity, histories, models)
+    if len(left) == len(metrics):
+        return call
+    rest: Document = {name: value for name, value in document.items() if name != "metrics"}
+    if left:
+        rest["metrics"] = list(left)
+    if not any(rest.get(name) for name in ("metrics", "params", "tags")):
+        return None
+    return Call(operation=call.operation, method=call.method, target=call.target, body=write(rest))
+
+
+def missing(
+    metrics: Sequence[Document],
+    entity: Document,
+    histories: Mapping[str, Sequence[Document]],
+    models: Mapping[str, Document | None],
+) -> list[Document]:
+    """Answer those points that are not there; `histories` are of the metrics that `unread` names."""
     latest = _latest(entity)
     there = {key: {point(latest[key])} for key in latest}
     for key, history in histories.items():
@@ -50,19 +70,9 @@ def still_to_send(
         of_model = of_models.get(text(metric.get("model_id")), set()) if metric.get("model_id") else None
         return sent in there.get(key, ()) and (of_model is None or (key, sent) in of_model)
 
-    document = parse(call.body)
-    metrics = objects(document.get("metrics"))
     # a repeat of the same point in another spelling is no second one either
     once = {(text(each.get("key")), point(each), text(each.get("model_id"))): each for each in reversed(metrics)}
-    left = [metric for metric in reversed(once.values()) if not is_there(metric)]
-    if len(left) == len(metrics):
-        return call
-    rest: Document = {name: value for name, value in document.items() if name != "metrics"}
-    if left:
-        rest["metrics"] = list(left)
-    if not any(rest.get(name) for name in ("metrics", "params", "tags")):
-        return None
-    return Call(operation=call.operation, method=call.method, target=call.target, body=write(rest))
+    return [metric for metric in reversed(once.values()) if not is_there(metric)]
 
 
 def _latest(entity: Document) -> dict[str, Document]:

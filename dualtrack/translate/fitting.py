@@ -24,14 +24,15 @@ from dualtrack.core.loss import LossKind
 from dualtrack.translate.document import MalformedError, field, objects, parse, parse_inner, text, write
 
 _HASH = 8
-# Azure ML: `FieldName=Parameters, Limit=200, Size=210` (facts A7). Databricks: `… exceeded maximum allowed number of
-# logged model metrics per logged model: 1000. To raise this quota please contact …` (mlflow#20715), by which its words
-# for params and tags of runs are guessed.
-_OVER_COUNT = re.compile(r"\bLimit=(\d+)|\bexceeded maximum allowed number of [^:]{1,200}: (\d+)")
+# Azure ML: `FieldName=Parameters, Limit=200, Size=210` (facts A7); of a length it is said in the same words, with
+# another name of the field (`Parameters.Value`, `Tags/Key`). Databricks: `… exceeded maximum allowed number of logged
+# model metrics per logged model: 1000. To raise this quota please contact …` (mlflow#20715), by which its words for
+# params and tags of runs are guessed.
 _RUN_IS_FULL = re.compile(
     r"\bFieldName=(?:\w+\.)*(Param|Tag)\w*, Limit=(\d+)"
     r"|\bexceeded maximum allowed number of (?:run )?(param|tag)\w* per run: (\d+)"
 )
+_QUOTA = re.compile(r"\bexceeded maximum allowed number of [^:]{1,200}: (\d+)")
 _FIRST = ("dualtrack.", "mlflow.")  # of tags that compete for room: what finds a mirror again, then what links runs
 _JSON = re.compile(r"\s*[\[{]")
 
@@ -184,9 +185,11 @@ def is_full(reason: str) -> bool:
 
 
 def limit_in(reason: str) -> int | None:
-    """The number in a refusal that says how many there may be; None if it says nothing of the kind."""
-    found = _OVER_COUNT.search(reason)
-    return int(found[1] or found[2]) if found is not None else None
+    """The number in a refusal that says how many there may be; None if it says nothing of the kind, or how long."""
+    if (full := _RUN_IS_FULL.search(reason)) is not None:
+        return int(full[2] or full[4])
+    quota = _QUOTA.search(reason)
+    return int(quota[1]) if quota is not None else None
 
 
 def over_count(kind: LossKind, item: Document, limit: int) -> Unfit:

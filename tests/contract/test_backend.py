@@ -17,6 +17,7 @@ from aiohttp import ClientSession
 from dualtrack.backends.auth import Fixed, SignIn, TokenFile, basic, bearer
 from dualtrack.backends.http import HttpBackend, parse_retry_after
 from dualtrack.backends.login import leads_to_login
+from dualtrack.backends.pace import Pace
 from dualtrack.core.exchange import Call
 from dualtrack.demo.servers import MlflowServer, free_port
 from dualtrack.emulators.azureml import DEFAULT_SCOPE, AzureML
@@ -81,6 +82,27 @@ async def told(
 ) -> AsyncIterator[tuple[HttpBackend, RawServer]]:
     async with saying(*answers) as server, backend_at(server.url, sign_in, rewords=rewords) as backend:
         yield backend, server
+
+
+# ---- pace ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("from_root", [False, True])
+async def test_each_of_our_own_calls_takes_its_turn(monkeypatch: pytest.MonkeyPatch, from_root: bool) -> None:
+    """The calls about files too, and those that follow a fresh token; a client's call is passed on at once."""
+    turns = list[str]()
+
+    async def turn(_: Pace, target: str) -> None:
+        turns.append(target)
+
+    monkeypatch.setattr(Pace, "turn", turn)
+    async with told(answer(200), answer(401), answer(200)) as (backend, _):
+        await by_stream(backend, "GET", "/passed-on", b"")
+        async with backend.transfer("POST", "/a?b=c", {}, from_root=from_root) as reply:
+            assert reply.status == 200
+        await by_send(backend, "GET", SEARCH, b"")
+
+    assert turns == ["/a?b=c", "/a?b=c", SEARCH]
 
 
 # ---- bytes as they are ---------------------------------------------------------------------------------------------

@@ -65,11 +65,11 @@ async def test_runs_and_models_are_found_out_about_each_for_itself(
         assert [len([call for call in calls if area in call]) for area in ("/Runs/", "/LoggedModels/")] == [2, 1]
 
 
-@pytest.mark.parametrize("refusal", [403, 404])
+@pytest.mark.parametrize(("refusal", "calls"), [(403, 1), (404, 2)])
 async def test_a_closed_files_api_is_found_out_by_reading_too(
-    mlflow_primary: MlflowServer, tmp_path: Path, refusal: int
+    mlflow_primary: MlflowServer, tmp_path: Path, refusal: int, calls: int
 ) -> None:
-    """A 404 says nothing until the file is found elsewhere."""
+    """A 404 says nothing until the file is found elsewhere, and missed again."""
     async with workspace(mlflow_primary, Choices(refuses=refusal)) as place:
         root = await place.root("run")
         await put(place, root, "a", tmp_path / "source")
@@ -79,7 +79,26 @@ async def test_a_closed_files_api_is_found_out_by_reading_too(
 
             assert await read(place, root, "a") == b"some"
             assert await read(place, root, "a") == b"some"
-            assert len(await place.calls("/api/2.0/fs/")) == before + 1
+            assert len(await place.calls("/api/2.0/fs/")) == before + calls
+
+
+@pytest.mark.parametrize("again", [None, 403, 503])
+async def test_a_file_that_comes_between_two_looks_closes_nothing(
+    mlflow_primary: MlflowServer, tmp_path: Path, again: int | None
+) -> None:
+    """Missed by its path, found by a URL: only what the Files API misses or refuses again is closed."""
+    async with workspace(mlflow_primary, Choices()) as place:
+        root = await place.root("run")
+        await put(place, root, "a", tmp_path / "source")
+        rules = [Rule(action=Refuse(status=404), path="/fs/files/", first=1)]
+        rules += [Rule(action=Refuse(status=again), path="/fs/files/", nth=2)] if again else []
+        await place.control.set_faults(*rules)
+        async with reaching(place.url) as fresh:
+            place.files = fresh
+
+            assert await read(place, root, "a") == b"some"
+            assert await read(place, root, "a") == b"some"
+            assert len(await place.calls("credentials-for-read")) == (2 if again == 403 else 1)
 
 
 async def test_an_open_files_api_refuses_one_file_and_stays_open(mlflow_primary: MlflowServer, tmp_path: Path) -> None:
@@ -231,16 +250,19 @@ async def test_an_expired_credential_is_renewed_once(mlflow_primary: MlflowServe
 
 
 @every_kind
-async def test_a_credential_that_is_refused_again_is_the_end(
+async def test_a_credential_that_is_refused_again_is_trouble_of_the_storage(
     mlflow_primary: MlflowServer, tmp_path: Path, kind: Kind
 ) -> None:
+    """A firewall that is closed for a while must not cost a file; nobody is asked a third time at once."""
     async with workspace(mlflow_primary, Choices(refuses=403, kind=kind), SMALL) as place:
         root = await place.root("run")
         refusal = Refuse(status=403)
         await place.control.set_faults(*(Rule(action=refusal, method=way, path=STORAGE) for way in ("PUT", "PATCH")))
-        with pytest.raises(RejectedError, match="HTTP 403"):
+        with pytest.raises(UnreachableError, match=r"HTTP 403.*firewall"):
             await put(place, root, "a", tmp_path / "source", b"12345678")
 
+        refused = [seen for seen in await place.control.log() if STORAGE in seen["path"] and seen["fault"]]
+        assert len(refused) == 2
         assert not place.emulator.storage.uploads
         assert await place.files.list(root, "") == []
 
@@ -253,7 +275,7 @@ async def test_a_read_renews_its_credential_once(mlflow_primary: MlflowServer, t
         await place.control.set_faults(Rule(action=Refuse(status=403), method="GET", path=STORAGE, first=1))
         assert await read(place, root, "a") == b"some"
         await place.control.set_faults(Rule(action=Refuse(status=403), method="GET", path=STORAGE))
-        with pytest.raises(RejectedError, match="HTTP 403"):
+        with pytest.raises(UnreachableError, match=r"HTTP 403.*firewall"):
             await read(place, root, "a")
 
         assert await read(place, root, "missing") is None

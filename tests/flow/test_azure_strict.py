@@ -113,3 +113,19 @@ async def test_a_run_has_the_primary_s_id_if_it_is_told_to(
     assert not [seen for seen in await azure.control.log() if seen["path"].endswith("/runs/create")]
     assert (await azure.control.duplicates())["runs"] == 0
     assert (await proxy.backend())["parked"] == 0
+
+
+@pytest.mark.parametrize("start_time", [10**18, -(10**17), 2**63 - 1])
+async def test_a_run_whose_start_no_calendar_has_arrives_without_it(
+    launch: Launcher, a: Workspace, azure: Strict, start_time: int
+) -> None:
+    """A client may say any number; the rest of the run does not wait for it."""
+    proxy = await launch(a, azure, **SAME)
+    run_id = await proxy.create_run(await proxy.create_experiment(), run_name="odd", start_time=start_time)
+    await proxy.log_metric(run_id)
+    await proxy.drained()
+    there = await proxy.app.readers["b"].get(EntityKind.RUN, run_id)
+
+    assert field(there, "run", "info", "run_name") == "odd"
+    assert [item["key"] for item in objects(field(there, "run", "data", "metrics"))] == ["loss"]
+    assert (await proxy.backend())["parked"] == 0

@@ -12,6 +12,7 @@ from dualtrack.demo.compare import RUN_MARK, Side
 from dualtrack.demo.servers import MlflowServer
 from dualtrack.emulators.azureml_scope import DEFAULT_SCOPE
 from dualtrack.emulators.azureml_workspace import STRICT, settings_of
+from dualtrack.emulators.faults import Refuse, Rule
 from dualtrack.emulators.tokens import Tokens
 from dualtrack.errors import JournalError
 from dualtrack.ports import Settlement
@@ -146,8 +147,12 @@ async def test_what_a_server_refuses_is_refused(proxy: Running) -> None:
     experiment_id, run_id = await began(proxy)
     info = await made(proxy, experiment_id, run_id, params=[{"key": "depth", "value": "3"}])
     path, ours = f"logged-models/{info['model_id']}", {"experiment_id": experiment_id, "source_run_id": run_id}
+    other_id, link = await proxy.create_experiment(), {"model_id": info["model_id"], "step": 0}
     replies = {
         "no run": await proxy.call("POST", "logged-models", {"experiment_id": experiment_id, "name": "m"}),
+        "other experiment": await proxy.call("POST", "logged-models", {**ours, "experiment_id": other_id}),
+        "outputs of no run": await proxy.call("POST", "runs/outputs", {"run_id": "0" * 32, "models": [link]}),
+        "inputs of no run": await proxy.call("POST", "runs/log-inputs", {"run_id": "0" * 32, "models": [link]}),
         "unknown run": await proxy.call("POST", "logged-models", {**ours, "source_run_id": "0" * 32}),
         "name": await proxy.call("POST", "logged-models", {**ours, "name": "a/b"}),
         "param twice": await proxy.call("POST", f"{path}/params", {"params": [{"key": "depth", "value": "4"}]}),
@@ -163,6 +168,9 @@ async def test_what_a_server_refuses_is_refused(proxy: Running) -> None:
 
     assert {name: (reply.status, reply.code) for name, reply in replies.items()} == {
         "no run": (400, "INVALID_PARAMETER_VALUE"),
+        "other experiment": (400, "INVALID_PARAMETER_VALUE"),
+        "outputs of no run": (404, "RESOURCE_DOES_NOT_EXIST"),
+        "inputs of no run": (404, "RESOURCE_DOES_NOT_EXIST"),
         "unknown run": (404, "RESOURCE_DOES_NOT_EXIST"),
         "name": (400, "INVALID_PARAMETER_VALUE"),
         "param twice": (400, "BAD_REQUEST"),
@@ -186,9 +194,11 @@ async def test_a_metric_of_a_model_is_one_of_its_run_and_no_second_one(
     info = await made(proxy, experiment_id, run_id)
     of_model: Json = {"model_id": info["model_id"]}
     other: Json = {**POINT, "key": "accuracy", **of_model}
-    for _ in range(2):  # a client repeats what was not answered
+    for value in (POINT["value"], str(POINT["value"])):  # a client repeats what was not answered
         await proxy.post(
-            "runs/log-batch", run_id=run_id, metrics=[{**POINT, **of_model}, {**later, **of_model}, other, other]
+            "runs/log-batch",
+            run_id=run_id,
+            metrics=[{**POINT, "value": value, **of_model}, {**later, **of_model}, other, other],
         )
     await proxy.post("runs/log-metric", run_id=run_id, **other)
     await proxy.post("runs/log-metric", run_id=run_id, **{**other, "step": 7})
@@ -214,6 +224,56 @@ async def test_a_metric_of_a_model_is_one_of_its_run_and_no_second_one(
     assert {item["run_id"] for item in kept} == {run_id}
     assert len(there["data"]["metrics"]) == 4
     assert (await azure.control.duplicates())["metric_points"] == 0
+
+
+async def test_a_point_that_is_the_run_s_latest_takes_one_read(proxy: Running, azure: Workspace) -> None:
+    """Whole histories are read only where the latest point leaves a doubt."""
+    experiment_id, run_id = await began(proxy)
+    await proxy.post("runs/log-batch", run_id=run_id, metrics=[POINT])
+    info = await made(proxy, experiment_id, run_id)
+    before = len(await azure.control.log())
+    of_model: Json = {"model_id": info["model_id"]}
+    await proxy.post("runs/log-batch", run_id=run_id, metrics=[{**POINT, **of_model}, {**POINT, **of_model, "step": 2}])
+    asked = [seen["path"].rpartition("/api/2.0/mlflow/")[2] for seen in (await azure.control.log())[before:]]
+    before = len(await azure.control.log())
+    await proxy.post("runs/log-metric", run_id=run_id, **{**POINT, **of_model, "step": 2})
+    again = [seen["path"].rpartition("/api/2.0/mlflow/")[2] for seen in (await azure.control.log())[before:]]
+
+    assert asked == ["runs/get", "metrics/get-history", "runs/log-batch"]
+    assert again == ["runs/get"]
+
+
+async def test_a_run_that_cannot_be_read_is_refused_and_its_metrics_are_sent(proxy: Running, azure: Workspace) -> None:
+    """Rather a point twice than none; the refusal's words reach the client."""
+    experiment_id, run_id = await began(proxy)
+    info = await made(proxy, experiment_id, run_id)
+    refusal = Refuse(status=400, code="INVALID_PARAMETER_VALUE")
+    await azure.control.set_faults(Rule(path="runs/get", first=2, action=refusal))
+    body = {"experiment_id": experiment_id, "name": "n", "source_run_id": run_id}
+    refused = await proxy.call("POST", "logged-models", body)
+    await proxy.post("runs/log-batch", run_id=run_id, metrics=[{**POINT, "model_id": info["model_id"]}])
+    (sent,) = await azure.writes("runs/log-batch")
+
+    assert (refused.status, refused.code) == (400, "INVALID_PARAMETER_VALUE")
+    assert [metric["step"] for metric in sent["metrics"]] == [1]
+
+
+async def test_a_link_that_is_refused_is_none(proxy: Running, azure: Workspace) -> None:
+    experiment_id, run_id = await began(proxy)
+    info = await made(proxy, experiment_id, run_id)
+    refusal = Refuse(status=400, code="INVALID_PARAMETER_VALUE")
+    await azure.control.set_faults(Rule(path="log-inputs", nth=1, action=refusal))
+    dataset = {"name": "d", "digest": "1", "source_type": "code", "source": "s"}
+    body = {
+        "run_id": run_id,
+        "models": [{"model_id": info["model_id"]}],
+        "datasets": [{"dataset": dataset, "tags": []}],
+    }
+    refused = await proxy.call("POST", "runs/log-inputs", body)
+    run = (await proxy.call("GET", f"runs/get?run_id={run_id}")).json["run"]
+
+    assert refused.status == 400
+    assert "model_inputs" not in run.get("inputs", {})
 
 
 async def test_a_run_says_which_models_belong_to_it(proxy: Running, azure: Workspace, b: Workspace) -> None:
@@ -365,8 +425,12 @@ async def test_a_search_is_mlflow_s(proxy: Running) -> None:
     by_loss = [{"field_name": "metrics.loss", "ascending": False}]
     first, token = await names(order_by=by_name, max_results=3)
     second, end = await names(order_by=by_name, max_results=3, page_token=token)
+    many = await proxy.post("logged-models/search", experiment_ids=[experiment_id] * 20_000, order_by=by_name)
 
     assert (first, second, end) == (["m0", "m1", "m2"], ["m3", "m4"], "")
+    assert [[item["value"] for item in model["data"]["metrics"]] for model in many["models"]] == [
+        [number / 4] for number in range(5)
+    ]
     assert (await names(filter="tags.even = 'True' AND name != 'm2'", order_by=by_loss))[0] == ["m4", "m0"]
     assert (await names(filter="metrics.loss >= 0.75", order_by=by_name))[0] == ["m3", "m4"]
     assert (await names(filter=f"source_run_id = '{run_id}'", order_by=by_name))[0] == [f"m{n}" for n in range(5)]
@@ -382,3 +446,37 @@ async def test_a_primary_with_models_keeps_its_own(launch: Launcher, a: Workspac
     assert (await model_of(behind(a, proxy), info["model_id"]))["info"]["name"] == "m"
     assert await journal_of(proxy).models.is_used() is False
     assert await proxy.differences(experiment_id, b) == []
+
+
+async def test_names_that_differ_only_where_a_root_cannot_have_folders_of_their_own(proxy: Running) -> None:
+    experiment_id, run_id = await began(proxy)
+    infos = [await made(proxy, experiment_id, run_id, name) for name in ("a?b", "a?c", "a#b", "a\nb")]
+    for number, info in enumerate(infos):
+        assert (await put(proxy, info["artifact_uri"], "MLmodel", b"%d" % number)).status == 200
+
+    assert [await tree(proxy, info["artifact_uri"]) for info in infos] == [{"MLmodel": b"%d" % n} for n in range(4)]
+
+
+class Forwarding(Workspace):
+    """A workspace that hears of the client's own credentials alone."""
+
+    @property
+    def backend(self) -> Json:
+        return {"url": self.url, "kind": "azureml", "auth": {"type": "forward"}}
+
+
+async def test_a_primary_that_only_clients_sign_in_to_answers_for_itself(
+    launch: Launcher, azure: Workspace, b: Workspace
+) -> None:
+    """Nothing is asked of it that nobody would sign: its own refusal tells a client to log models as files."""
+    forwarding = Forwarding(name="a", url=azure.url, side=azure.side, control=azure.control)
+    proxy = await launch(forwarding, b)
+    proxy.authorize(f"Bearer {SECRETS['TOKEN_A']}")
+    experiment_id, run_id = await began(proxy)
+    body = {"experiment_id": experiment_id, "name": "m", "source_run_id": run_id}
+    made = await proxy.call("POST", "logged-models", body)
+    found = await proxy.call("POST", "logged-models/search", {"experiment_ids": [experiment_id]})
+    asked = [seen["status"] for seen in await azure.control.log() if "logged-models" in seen["path"]]
+
+    assert [(reply.status, reply.code) for reply in (made, found)] == [(404, "ENDPOINT_NOT_FOUND")] * 2
+    assert asked == [404, 404]

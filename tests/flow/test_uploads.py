@@ -271,6 +271,36 @@ async def test_a_file_larger_than_the_spool_is_mirrored(launch: Launcher, a: Wor
     assert len((await mirrored(b, proxy, run_id))["huge.bin"]) == 3 * MIB
 
 
+async def test_files_without_a_copy_come_one_per_worker(
+    launch: Launcher, a: Workspace, b: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are sent side by side, and lie here beyond the spool's bound: not all of them at once."""
+    proxy = await launch(a, b, spool={"max_size": "1MiB"}, delivery={"workers": 1})
+    run_id, root = await began(proxy)
+    await proxy.drained()
+    spool, beside = proxy.app.spool, list[int]()
+    begin = spool.begin
+
+    def counted(size: int | None = None, *, transient: bool = False) -> Any:
+        file = begin(size, transient=transient)
+        beside.append(len(spool._transient))
+        return file
+
+    monkeypatch.setattr(spool, "begin", counted)
+    await b.control.set_faults(Rule(action=Refuse(status=503)))
+    await proxy.log_metric(run_id)  # what is in trouble is this, so that the files behind it go side by side
+    await put(proxy, root, "fills.bin", b"h" * 1_000_000)
+    contents = {f"{number}/{name}": b"# %s" % (b"x" * 90_000) for number in range(6) for name in ("a.bin", "MLmodel")}
+    for path, content in contents.items():
+        assert (await put(proxy, root, path, content)).status == 200
+    await b.control.clear_faults()
+    await proxy.drained(60)
+
+    assert await proxy.metric("uploads_without_copy_total") == len(contents)
+    assert max(beside) == 2  # a file, and, if it is an MLmodel, what is sent in its place
+    assert (await mirrored(b, proxy, run_id)).keys() == {"fills.bin", *contents}
+
+
 async def test_a_restart_goes_on(launch: Launcher, a: Workspace, b: Workspace) -> None:
     """What was acknowledged is in the journal and the spool; what a crash left half written is cleared away."""
     proxy = await launch(a, b)

@@ -1,12 +1,14 @@
 """`core.artifact`: the same name as MLflow's server gives, refused where it refuses."""
 
+from urllib.parse import urlsplit
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from mlflow.exceptions import MlflowException
 from mlflow.utils.uri import validate_path_is_safe
 
-from dualtrack.core.artifact import UnsafePathError, effective
+from dualtrack.core.artifact import UnsafePathError, effective, folder_of
 
 SAFE = {
     "": "",
@@ -74,3 +76,17 @@ def test_nothing_passes_that_mlflow_refuses(path: str) -> None:
     except (MlflowException, ValueError):
         with pytest.raises(UnsafePathError):
             effective(path)
+
+
+@given(st.text(alphabet=st.characters(exclude_characters="/:.%\"'", exclude_categories=["Cs"]), min_size=1))
+@example("a?b")
+@example("a#b")
+@example("a\nb")
+@example(" a;")
+@example("\\a")
+def test_a_model_s_folder_is_the_same_wherever_its_root_is_taken_apart(name: str) -> None:
+    """For every name that MLflow takes."""
+    folder = folder_of(name)
+
+    assert effective(folder) == folder
+    assert urlsplit(f"azureml://host/{folder}")[2:] == (f"/{folder}", "", "")

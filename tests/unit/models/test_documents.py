@@ -15,6 +15,7 @@ from dualtrack.models.documents import (
     with_links,
     with_params,
 )
+from dualtrack.translate.document import write
 
 ASKED: Document = {
     "experiment_id": "7",
@@ -99,7 +100,7 @@ def test_a_model_ends_in_no_other_way(model: Document, asked: str | int | None) 
 def test_metrics_are_shown_with_their_run(model: Document) -> None:
     point = point_of({"key": "loss", "value": 0.5, "step": 0, "model_id": "m-1", "run_uuid": "r", "x": 1}, "r")
 
-    assert point == {"key": "loss", "value": 0.5, "step": 0, "model_id": "m-1", "run_id": "r"}
+    assert point == {"key": "loss", "value": 0.5, "timestamp": 0, "step": 0, "model_id": "m-1", "run_id": "r"}
     assert shown(model, [point])["data"] == {"params": ASKED["params"], "metrics": [point]}
 
 
@@ -110,4 +111,21 @@ def test_a_run_without_models_is_told_as_it_is() -> None:
     assert with_links(run, ["m-1"], {"m-2": 3}) == {
         "inputs": {"dataset_inputs": [{}], "model_inputs": [{"model_id": "m-1"}]},
         "outputs": {"model_outputs": [{"model_id": "m-2", "step": 3}]},
+    }
+
+
+def test_a_metric_is_spelled_one_way() -> None:
+    spelled: list[Document] = [
+        {"key": "k", "value": 1, "timestamp": 5, "step": 2},
+        {"step": "2", "timestamp": "5", "value": "1.0", "key": "k", "model_id": ""},
+        {"key": "k", "value": 1.0, "timestamp": 5.0, "step": 2.0, "dataset_name": None},
+    ]
+
+    assert len({write(point_of(metric, "r")) for metric in spelled}) == 1
+    assert point_of({"key": "k", "value": "nan", "step": 1e300}, "r") == {
+        "key": "k",
+        "value": "NaN",
+        "timestamp": 0,
+        "step": 2**63 - 1,
+        "run_id": "r",
     }

@@ -49,6 +49,13 @@ def test_a_stand_in_is_a_folder_of_its_run() -> None:
     assert run_of(made) == "r2"
 
 
+def test_its_folder_is_one_that_a_root_can_name() -> None:
+    run = Twin(ref=RUN, backend="b", backend_id=BackendId("r2"), root="azureml://h/artifacts")
+    made = stand_in(MODEL, "b", run, "a?b")
+
+    assert (made.backend_id, made.root) == ("r2/a_b", "azureml://h/artifacts/a_b")
+
+
 def test_without_a_run_it_has_no_files() -> None:
     made = stand_in(MODEL, "b", None, "model")
 

@@ -112,9 +112,24 @@ def test_a_backend_that_counts_is_understood() -> None:
     )
 
     assert limit_in(reason) == 200
+    assert limit_in("HTTP 400 Databricks exceeded maximum allowed number of params per run: 1600") == 1600
     assert limit_in(quota) == 1000
-    assert limit_in("HTTP 400 INVALID_PARAMETER_VALUE Invalid value for LimitOrder") is None
     assert over_count(LossKind.PARAM, {"key": "p", "value": "1"}, 200).detail == "param 'p': a run takes 200 params"
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "Invalid value for LimitOrder",
+        "FieldName=Parameters.Value, Limit=500, Size=900",
+        "FieldName=RunDto.Params/Key, Limit=100, Size=101",
+        "FieldName=Tags/Value, Limit=1000, Size=1001",
+        "FieldName=MetricV2Dto.Name, Limit=255, Size=256",
+    ],
+)
+def test_a_length_is_no_count(reason: str) -> None:
+    """What a backend takes of one value is nothing that a run takes: the refusal keeps its own words."""
+    assert limit_in(f"HTTP 400 INVALID_PARAMETER_VALUE {reason}") is None
 
 
 # --- how many there may be ------------------------------------------------------------------------------------------
