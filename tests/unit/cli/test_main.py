@@ -33,7 +33,8 @@ def test_help_teaches_with_an_example(shell: Shell, path: tuple[str, ...]) -> No
 
 def test_the_commands_of_the_contract_are_there() -> None:
     assert set(main.commands) == {
-        *("serve", "check", "demo", "status", "ids", "parked", "drain", "backfill", "version")
+        *("serve", "check", "demo", "status", "ids", "parked", "drain"),
+        *("verify", "reconcile", "backfill", "version"),
     }
 
 
