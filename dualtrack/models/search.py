@@ -12,9 +12,9 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from dualtrack.core.exchange import JSON, Document
+from dualtrack.core.views import number
 from dualtrack.models.documents import RefusedError
 from dualtrack.translate.document import field, objects, text
-from dualtrack.translate.evidence import number
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Metric
