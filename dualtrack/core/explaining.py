@@ -165,11 +165,12 @@ def _upserted(found: Difference, pair: Pair) -> str | None:
     return "" if is_time and isinstance(pair.there, RunView) and pair.there.is_upserted else None
 
 
-def _rounded(found: Difference, _pair: Pair) -> str | None:
+def _rounded(found: Difference, pair: Pair) -> str | None:
     if found.here is None or found.there is None:
         return None
     if found.kind is DriftKind.FIELD and found.item in _TIMES:
-        return "" if _is_whole_second(int(found.here), int(found.there)) else None
+        is_rounded = _is_whole_second(int(found.here), int(found.there)) and _has_whole_seconds(pair.there)
+        return "" if is_rounded else None
     if found.kind is DriftKind.PARAM:
         return "" if _is_same_number(found.here, found.there) else None
     return None
@@ -194,6 +195,12 @@ _DIGITS = range(6, 17)  # a float has seven digits, a double seventeen: what is 
 
 def _is_whole_second(here: int, there: int) -> bool:
     return there % 1000 == 0 and abs(here - there) < 1000
+
+
+def _has_whole_seconds(view: View | None) -> bool:
+    """Say whether no time of a run is finer: who rounds one rounds the other."""
+    times = (view.start_time, view.end_time) if isinstance(view, RunView) else ()
+    return all((at or 0) % 1000 == 0 for at in times)
 
 
 def _is_same_number(here: str, there: str) -> bool:

@@ -79,6 +79,7 @@ _EXTRA: Final = "only the secondary has it, and nothing is deleted there: delete
 _AGAIN: Final = "keep it, or delete it on the secondary and `backfill` it again"
 _CHOICES: Final[Mapping[DriftKind, str]] = {
     DriftKind.PARAM: f"a param never changes: {_AGAIN}",
+    DriftKind.METRIC: f"another value of that step and time is there: {_AGAIN}",
     DriftKind.INPUT: f"a server keeps the first tags of an input: {_AGAIN}",
     DriftKind.OUTPUT: f"a server keeps the first step of an output: {_AGAIN}",
     DriftKind.FIELD: f"no write changes it: {_AGAIN}",
@@ -201,17 +202,26 @@ def _entries(written: str) -> list[Document]:
         return []
 
 
-def _points(found: Difference, mine: History | None, theirs: History | None, draft: _Draft) -> list[Point]:
-    """Answer the points to send; what only the secondary has is put back."""
+def _points(
+    found: Difference, mine: History | None, theirs: History | None, draft: _Draft, *, is_single: bool = False
+) -> list[Point]:
+    """Answer the points to send; what only the secondary has, or what it has no place for, is put back.
+
+    `is_single`: it takes one point of a step and a time.
+    """
     ours = mine.points if mine is not None else {}
     others = theirs.points if theirs is not None and theirs.count else {}
     if ours is None or others is None:
         draft.read_first(found.item)
         return []
     missing, extra = unmatched(ours, others)
+    taken = {(each.step, each.timestamp) for each in others} if is_single else set()
+    fitting = [each for each in missing if (each.step, each.timestamp) not in taken]
     if extra:
         draft.put_back(replace(found, here=None, there=f"{len(extra)} points"))
-    return missing
+    elif len(fitting) < len(missing):
+        draft.put_back(found)
+    return fitting
 
 
 def _told(point: Point) -> Document:
@@ -312,7 +322,8 @@ def _plan_model_points(here: ModelView, there: ModelView, draft: _Draft) -> None
     series = {str(each): each for each in (*here.metrics, *there.metrics)}
     for found in draft.take(DriftKind.METRIC):
         one = series[found.detail]
-        points = _points(found, here.metrics.get(one), there.metrics.get(one), draft)
+        # a model has one value of a step and a time (`logged_model_metrics` of mlflow 3.17.2), a run may have more
+        points = _points(found, here.metrics.get(one), there.metrics.get(one), draft, is_single=True)
         about = {**_about(one), "model_id": here.ref.client_id}
         draft.exchanges += _batches(one.run_id, "metrics", [{**about, **_told(each)} for each in points])
 

@@ -4,7 +4,7 @@ Behind each stands the emulated workspace over a real MLflow server, as in `test
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -14,11 +14,13 @@ import orjson
 import pytest
 from aiohttp import ClientSession
 
+from dualtrack.core.artifact import Listed
 from dualtrack.core.drift import compare
 from dualtrack.core.exchange import JSON, Document
 from dualtrack.core.ids import BackendId, ClientId, EntityKind, Ref, Twin
 from dualtrack.core.views import FileView, Point, RunView, Series
 from dualtrack.demo.servers import MlflowServer
+from dualtrack.ports import Fetched
 from dualtrack.reconcile.reader import Reader
 from dualtrack.reconcile.snapshot import MapNames, Snapshots
 from dualtrack.translate.repair import plan
@@ -210,6 +212,16 @@ async def test_the_folder_of_another_entity_is_left_out(kind: Kind, tmp_path: Pa
     assert HISTORY not in view.tags
 
 
+async def test_a_history_that_is_none_is_read_as_it_is(kind: Kind) -> None:
+    """Whatever somebody wrote into the tag."""
+    run_id, _ = await kind.run()
+    await kind.told("runs/set-tag", run_id=run_id, key=HISTORY, value="no JSON")
+    view = await snapshots(kind).run(twin(EntityKind.RUN, run_id), files=False)
+
+    assert view is not None
+    assert view.tags[HISTORY] == "no JSON"
+
+
 async def test_a_deleted_run_is_read_as_deleted(kind: Kind, tmp_path: Path) -> None:
     written = await logged(kind, tmp_path)
     await kind.told("runs/delete", run_id=written[0])
@@ -300,6 +312,43 @@ async def test_files_that_stand_in_for_a_model_are_read_as_one(opened: Opener, t
     assert view.files is not None
     assert view.files.keys() == {"MLmodel"}
     assert await snapshots(kind).model(replace(stand_in, root="")) is None
+
+
+class Shapeless:
+    """Files of which a store says no size, and those that it lists are not always there."""
+
+    def __init__(self, **content: bytes) -> None:
+        self._content = content
+
+    async def list(self, root: str, path: str) -> list[Listed]:  # noqa: ARG002 - of the Protocol
+        return [Listed(path=name, is_dir=False) for name in (*self._content, "gone")]
+
+    @asynccontextmanager
+    async def fetch(self, root: str, path: str) -> AsyncIterator[Fetched | None]:  # noqa: ARG002 - of the Protocol
+        content = self._content.get(path)
+
+        async def chunks() -> AsyncIterator[bytes]:
+            for start in range(0, len(content or b""), 1000):
+                yield (content or b"")[start : start + 1000]
+
+        yield Fetched(size=None, chunks=chunks()) if content is not None else None
+
+    async def put(self, root: str, path: str, source: str) -> None:
+        raise NotImplementedError
+
+    async def delete(self, root: str, path: str) -> None:
+        raise NotImplementedError
+
+
+async def test_what_is_too_large_for_an_mlmodel_is_a_file_like_any_other(opened: Opener) -> None:
+    """Whatever its name; and a file that is listed and not there is empty."""
+    kind = await opened("mlflow")
+    store = Shapeless(MLmodel=b"run_id: r1\n" * 100_000)
+    run_id, _ = await kind.run()
+    view = await Snapshots(kind.reader, store, Map(ids={})).run(twin(EntityKind.RUN, run_id), reads_content=True)
+
+    assert view is not None
+    assert view.files == {"MLmodel": FileView(), "gone": FileView(size=0, sha256=sha256().hexdigest())}
 
 
 # --- names from the id map --------------------------------------------------------------------------------------

@@ -268,6 +268,7 @@ def test_explained(here: Any, there: Any, explanation: Explanation) -> None:
         (RUN, replace(RUN, tags={})),
         (replace(RUN, tags={**RUN.tags, "mlflow.rootRunId": "r0"}), RUN),
         (RUN, replace(RUN, start_time=1_700_000_002_000)),
+        (RUN, replace(RUN, start_time=1_700_000_000_000)),  # whose end has its milliseconds
         (RUN, replace(RUN, start_time=None, is_upserted=True)),
         (replace(RUN, params={"lr": "0.1"}), replace(RUN, params={"lr": "0.2"})),
         (replace(RUN, params={"lr": "0.1"}), replace(RUN, params={"lr": "a"})),

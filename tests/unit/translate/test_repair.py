@@ -239,6 +239,23 @@ def test_points_of_a_model_go_by_the_lane_of_their_run() -> None:
     assert (name, body["metrics"]) == ("logBatch", [{**about, "value": 0.5, "timestamp": 1000, "step": 0}])
 
 
+def test_a_model_has_one_value_of_a_step_and_a_time() -> None:
+    """A server refuses a second one, so that nothing is sent; what only the secondary has is named."""
+    series = Series(key="loss", run_id="r1")
+    here = ModelView(ref=MODEL, metrics={series: history([Point(0, 1000, 0.5)])})
+    there = ModelView(ref=MODEL, metrics={series: history([Point(0, 1000, 0.7)])})
+    repair = plan(here, there, compare(here, there))
+
+    both = ModelView(ref=MODEL, metrics={series: history([Point(0, 1000, 0.5), Point(0, 1000, 0.7)])})
+    other = plan(both, there, compare(both, there))
+
+    assert (repair.exchanges, [each.difference.item for each in repair.unrepaired]) == ((), ["loss"])
+    assert (other.exchanges, [each.choice.partition(":")[0] for each in other.unrepaired]) == (
+        (),
+        ["another value of that step and time is there"],
+    )
+
+
 def test_many_points_are_many_batches() -> None:
     here = replace(RUN, metrics={"loss": history(Point(step, 0, 1.0) for step in range(2500))})
 
