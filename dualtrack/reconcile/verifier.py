@@ -18,6 +18,7 @@ import structlog
 from dualtrack.core.difference import Difference
 from dualtrack.core.drift import compare, metrics_in_doubt
 from dualtrack.core.ids import BackendId, ClientId, EntityKind, Ref, Twin
+from dualtrack.core.views import RunView
 from dualtrack.errors import RejectedError
 from dualtrack.metrics import Metrics
 from dualtrack.ports import Adopter, Journal, Loss
@@ -150,8 +151,8 @@ class Verifier:
         here, there = self._snapshots[self._source], self._snapshots[backend]
         match ref.kind:
             case EntityKind.RUN:
-                mine = await here.run(own, points_of=points_of, hashes=hashes)
-                return _Pair(mine, await there.run(twin, points_of=points_of) if twin is not None else None)
+                mine = await _run(here, own, points_of, hashes)
+                return _Pair(mine, await _run(there, twin, points_of, {}) if twin is not None else None)
             case EntityKind.MODEL:
                 model = await here.model(own, hashes=hashes)
                 return _Pair(model, await there.model(twin) if twin is not None else None)
@@ -240,3 +241,12 @@ class Verifier:
         """Mend all of a scope, an experiment before what is in it."""
         async for ref in self._refs(scope):
             yield await self.mend(ref, backend, dry_run=dry_run)
+
+
+async def _run(side: Snapshots, twin: Twin, points_of: frozenset[str], hashes: dict[str, str]) -> RunView | None:
+    """Read a run; one whose files nobody here can reach is compared without them."""
+    try:
+        return await side.run(twin, points_of=points_of, hashes=hashes)
+    except RejectedError as error:
+        log.warning("verify.files_not_read", entity=twin.ref.key, backend=twin.backend, reason=str(error))
+        return await side.run(twin, points_of=points_of, files=False)
