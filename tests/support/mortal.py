@@ -255,7 +255,7 @@ class Process:
                     break
             await self._life.moved.wait()
         assert await self._journal.parked() == []
-        assert await self._journal.losses() == []
+        assert await self._journal.losses() == [], await self._journal.losses()
 
 
 def spooled(folder: Path) -> list[str]:
