@@ -31,6 +31,7 @@ from dualtrack.translate.references import HISTORY_TAG
 from dualtrack.translate.roots import client_uri, is_hostless
 
 OVERFLOW = "dualtrack/overflow.json"
+FILE_GONE = "file_gone"
 _CLAIMS = 10_000  # remembered; those of a moment ago are what counts
 _INFO = {EntityKind.RUN: "run", EntityKind.MODEL: "model"}
 
@@ -80,7 +81,7 @@ class Files:
             await self._put(told.ref, told.path, twin, spooled)
         elif not await self._bring(told.ref, told.path, twin) and await self._is_missed(told):
             detail = f"{told.path} of {told.ref.key}: no copy was kept, and the primary has it no more"
-            return (Loss(kind=LossKind.FILE, item=told.path, reason="file_gone", detail=detail),)
+            return (Loss(kind=LossKind.FILE, item=told.path, reason=FILE_GONE, detail=detail),)
         return ()
 
     async def _is_missed(self, told: FileWrite) -> bool:

@@ -33,7 +33,7 @@ from dualtrack.core.verdict import (
 )
 from dualtrack.delivery.doubts import Doubts
 from dualtrack.delivery.experiments import Experiments
-from dualtrack.delivery.files import OVERFLOW, Files
+from dualtrack.delivery.files import FILE_GONE, OVERFLOW, Files
 from dualtrack.delivery.outcome import Done, Later, Outcome, Rewritten, WaitFor
 from dualtrack.delivery.plan import BatchStep, FilesStep, SingleStep, Step, UnreadableStep, plan
 from dualtrack.delivery.resolver import Awaited, Discarded, Known, Resolver
@@ -485,6 +485,8 @@ class Worker:
                 return None
             if isinstance(outcome, BaseException):
                 raise outcome
+            if _is_gone(outcome):
+                return None
             losses += outcome
         self._on_success()
         return Done(losses=losses)
@@ -506,7 +508,11 @@ class Worker:
         if reading.operation.creates:
             return await self._create(lane, step, known, losses, attempt)
         if (told := file_write(reading)) is not None:
-            losses += await self._files.deliver(told, step.entry.spool, known.twins[told.ref])
+            delivered = await self._files.deliver(told, step.entry.spool, known.twins[told.ref])
+            if _is_gone(delivered) and attempt <= _PATIENCE:
+                # its deletion may be on its way to us: the primary has done it, and the journal is told a moment later
+                return Later(wait=_PLACE_SECONDS, reason="looks again for a file that is gone", is_backend=False)
+            losses += delivered
             self._on_success()
             return Done(losses=losses)
         if _is_about_nothing_there(reading, known.twins):
@@ -715,6 +721,10 @@ def _of_entity(lane: Lane, ref: Ref, reason: str, words: str) -> Loss:
     """An entity is not there, or not as what it is: the lane's own as a whole, or another that a write names."""
     item = "" if ref.key == lane.key else ref.client_id
     return Loss(kind=LossKind(ref.kind), item=item, reason=reason, detail=f"{ref.key} {words}")
+
+
+def _is_gone(losses: Iterable[Loss]) -> bool:
+    return any(loss.reason == FILE_GONE for loss in losses)
 
 
 def _entries_of(step: Step) -> Sequence[Entry]:
