@@ -11,6 +11,7 @@ from dualtrack.cli.options import example, json_option, moment, proxy_options
 from dualtrack.cli.output import clean, say, say_json
 
 _FINE = {"equal", "explained", "discarded"}
+_OWN_MARK = "our own mark"  # every mirror has them: only --json shows them
 
 
 def _selection(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -107,10 +108,11 @@ def _lines(document: dict[str, Any]) -> Iterator[str]:
         counts = ", ".join(f"{count} {state}" for state, count in sorted(document["summary"].items()))
         yield counts or "nothing to compare"
         return
-    if document["state"] == "equal":
+    shown = [each for each in document["differences"] if each["explanation"] != _OWN_MARK]
+    if document["state"] in {"equal", "explained"} and not shown:
         return
     yield f"{document['state']:10} {document['kind']} {document['id']} {document['name']}  on {document['backend']}"
-    for each in document["differences"]:
+    for each in shown:
         why = f"  ({each['explanation']})" if each["explanation"] else ""
         what = f"{each['kind']} {each['item']}" + (f", {each['detail']}" if each["detail"] else "")
         yield f"    {what}: {_said(each['here'])} here, {_said(each['there'])} there{why}"

@@ -25,6 +25,7 @@ from dualtrack.ports import Adopter, Journal, Loss
 from dualtrack.reconcile.lister import Lister
 from dualtrack.reconcile.snapshot import Snapshots
 from dualtrack.translate.document import field, text
+from dualtrack.translate.names import DEFAULT_EXPERIMENT_ID
 from dualtrack.translate.operations import lane_of
 from dualtrack.translate.repair import Repair, Unrepaired, plan
 
@@ -176,16 +177,19 @@ class Verifier:
 
     async def checks(self, scope: Scope, backend: str) -> AsyncIterator[Checked]:
         """Compare all of a scope, an experiment before what is in it. Raise `RejectedError` for what is not there."""
-        async for ref in self._refs(scope):
+        async for ref in self._refs(scope, backend):
             yield await self.check(ref, backend)
 
-    async def _refs(self, scope: Scope) -> AsyncIterator[Ref]:
+    async def _refs(self, scope: Scope, backend: str) -> AsyncIterator[Ref]:
         for some_id in scope.ids:
             yield await self._named(some_id)
         if scope.ids and not scope.experiments:
             return
         async for experiment_id in self._experiments(scope.experiments):
-            yield Ref(_EXPERIMENT, ClientId(experiment_id))
+            experiment = Ref(_EXPERIMENT, ClientId(experiment_id))
+            # every server has a default experiment; one that nobody used is nowhere else
+            if experiment_id != DEFAULT_EXPERIMENT_ID or await self._journal.twin(experiment, backend) is not None:
+                yield experiment
             async for runs in self._lister.runs(experiment_id, since=scope.since):
                 for run in runs:
                     yield Ref(_RUN, ClientId(text(field(run, "info", "run_id"))))
@@ -239,7 +243,7 @@ class Verifier:
 
     async def mends(self, scope: Scope, backend: str, *, dry_run: bool = False) -> AsyncIterator[Mended]:
         """Mend all of a scope, an experiment before what is in it."""
-        async for ref in self._refs(scope):
+        async for ref in self._refs(scope, backend):
             yield await self.mend(ref, backend, dry_run=dry_run)
 
 

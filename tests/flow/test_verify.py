@@ -129,6 +129,18 @@ async def test_what_is_on_its_way_is_pending(proxy: Running, b: Workspace) -> No
     assert [one["state"] for one in found] == ["pending"]
 
 
+async def test_everything_is_compared_but_a_default_experiment_that_nobody_used(proxy: Running) -> None:
+    """Marks, which every mirror has, are for programs alone."""
+    experiment_id, run_id = await logged(proxy)
+    found, _ = await verified(proxy)
+    run = next(one for one in found if one["id"] == run_id)
+
+    assert {("experiment", experiment_id), ("run", run_id)} <= {(one["kind"], one["id"]) for one in found}
+    assert ("experiment", "0") not in {(one["kind"], one["id"]) for one in found}
+    assert [each["item"] for each in run["differences"] if each["explanation"] == "our own mark"]
+    assert not [line for line in _lines(run) if "dualtrack.source" in line]
+
+
 @pytest.mark.parametrize("query", ["experiment=none-of-that-name", "since=x", "backend=nobody"])
 async def test_what_cannot_be_compared_is_said(proxy: Running, query: str) -> None:
     reply = await proxy.admin.call("GET", f"/api/v1/verify?{query}")
