@@ -12,6 +12,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from uuid import uuid4
@@ -21,6 +22,8 @@ from aiohttp import web
 
 from dualtrack import __version__
 from dualtrack.admin.api import make_admin
+from dualtrack.admin.chart import Samples
+from dualtrack.admin.site import Watched
 from dualtrack.admin.status import BackendStatus, Status
 from dualtrack.backends.artifacts import Artifacts, CloudStore
 from dualtrack.backends.artifacts_azureml import AzureArtifacts
@@ -39,7 +42,8 @@ from dualtrack.backends.auth import (
 )
 from dualtrack.backends.azureml_runs import SameRunIds
 from dualtrack.backends.http import HttpBackend
-from dualtrack.backends.online import look
+from dualtrack.backends.identities import Identities
+from dualtrack.backends.online import Seen, look
 from dualtrack.backends.signed import SignedStorage
 from dualtrack.clock import SystemClock
 from dualtrack.config import Config
@@ -61,13 +65,18 @@ from dualtrack.core.azure import DATABRICKS_SCOPE, PUBLIC, cloud_of
 from dualtrack.core.exchange import Call
 from dualtrack.core.ids import Ref
 from dualtrack.core.limits import BATCH_LIMITS, CREATE_TAGS, LENGTHS, RATES, RUN_TAGS
+from dualtrack.core.links import web_link
 from dualtrack.core.routes import ROUTES, Goes
+from dualtrack.core.standing import Occasion
 from dualtrack.core.verdict import RetryPolicy
+from dualtrack.delivery.assembly import make_worker
 from dualtrack.delivery.dispatcher import Dispatcher
 from dualtrack.delivery.experiments import Experiments
 from dualtrack.delivery.files import Files, Side
+from dualtrack.delivery.linker import Linker
+from dualtrack.delivery.policy import Policy
 from dualtrack.delivery.resolver import Resolver
-from dualtrack.delivery.worker import Policy, Worker
+from dualtrack.delivery.worker import Worker
 from dualtrack.errors import BackendError, JournalError, SpoolError, StartError
 from dualtrack.lifespan import Loops, background
 from dualtrack.metrics import Metrics
@@ -91,18 +100,21 @@ from dualtrack.reconcile.patience import Patience
 from dualtrack.reconcile.reader import Reader
 from dualtrack.reconcile.settler import Settler
 from dualtrack.reconcile.snapshot import MapNames, Snapshots
+from dualtrack.reconcile.standings import Standings
+from dualtrack.reconcile.traces import Traces
 from dualtrack.reconcile.verifications import Verifications
 from dualtrack.reconcile.verifier import Verifier
+from dualtrack.reconcile.watcher import Rules as WatchRules
+from dualtrack.reconcile.watcher import Watcher
 from dualtrack.store.spool import DiskSpool
 from dualtrack.store.sqlite import SqliteJournal, open_journal
 from dualtrack.translate.fitting import Fitter
-from dualtrack.translate.names import NameRule, translate_name
+from dualtrack.translate.names import NameRule, names_for
 
 log = structlog.get_logger("dualtrack.app")
 
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _VERSION_SECONDS = 60.0
-_BACKFILL_PATIENCE_SECONDS = 300.0
 _SWEEP_SECONDS, _SWEEP_SOON_SECONDS = 60.0, 5.0
 # Azure ML refuses pages of 1000 and more (facts A7); MLflow and Databricks take 25,000.
 _HISTORY_PAGE = {Kind.AZUREML: 999, Kind.DATABRICKS: 25_000, Kind.MLFLOW: 25_000}
@@ -200,13 +212,14 @@ def make_clouds(name: str, config: Config, backend: HttpBackend) -> dict[str, Cl
             return {}
 
 
-def name_rule(backend: Backend) -> NameRule:
+def name_rule(backend: Backend, source: str) -> NameRule:
     names = backend.experiment_names
     return NameRule(
         rule=names.rule,
         qualifies=names.on_collision == "qualify",
         template=names.template or "",
         default_experiment=names.default_experiment or "",
+        source=source,
         is_path=backend.kind is Kind.DATABRICKS,
     )
 
@@ -272,6 +285,11 @@ class App:
         self.adopter: WholeAdopter | None = None
         self.backfills: Backfills | None = None
         self.verifications: Verifications | None = None
+        self.standings = Standings(metrics)
+        self.samples = Samples()
+        self.identities = Identities({name: partial(self._look, name) for name in config.backends}, clock)
+        self.watcher: Watcher | None = None
+        self.linker: Linker | None = None
         self.readers: dict[str, Reader] = {}
         # deliveries and clients have threads of their own: a large copy holds up no client
         self.stores, self._client_stores = self._make_stores(), self._make_stores()
@@ -287,6 +305,9 @@ class App:
         metrics.build.labels(__version__).set(1)
         metrics.spool_bytes.set_function(lambda: self.spool.used_bytes)
         metrics.spool_capacity.set(self.spool.capacity_bytes)
+
+    async def _look(self, name: str) -> Seen:
+        return await _look(self.backends[name], self._config.backends[name])
 
     def _make_stores(self) -> dict[str, Artifacts]:
         return {
@@ -322,11 +343,21 @@ class App:
         readable = {source, config.registry}
         self._roots = roots = Roots(journal, source, {name: readers[name] for name in readable})
         self.adopter = adopter = WholeAdopter(journal, source, readers[source], readers, self.metrics)
-        self.backfills = Backfills(
-            source, config.secondaries, lambda target: self.make_backfill(target, _BACKFILL_PATIENCE_SECONDS)
+        self.backfills = Backfills(source, config.secondaries, self.make_backfill)
+        verifier = self._make_verifier(journal, adopter)
+        self.verifications = Verifications(verifier, tuple(config.secondaries))
+        self.watcher = self._make_watcher(journal, verifier)
+        self.linker = self._make_linker(journal) if config.links != "none" else None
+        self.settler = Settler(
+            journal,
+            readers[source],
+            source,
+            self._clock,
+            self.metrics,
+            late=config.backends[source].read_timeout.total_seconds(),
+            expect_repeats=self._expect_repeats,
+            compare=self._compare_left_over,
         )
-        self.verifications = Verifications(self._make_verifier(journal, adopter), tuple(config.secondaries))
-        self.settler = Settler(journal, readers[source], source, self._clock, self.metrics, self._expect_repeats)
         for name in config.secondaries:
             self._build_delivery(name, journal, adopter, readers[name])
         if config.registry != source:
@@ -349,14 +380,62 @@ class App:
         }
         lister = Lister(self.readers[source], source, Patience(self._clock, 0.0))
 
-        def expected(backend: str, name: str, ref: Ref) -> str:
-            return translate_name(name, name_rule(config.backends[backend]), ref.client_id)
+        def expected(backend: str, name: str, ref: Ref) -> tuple[str, ...]:
+            return names_for(name, name_rule(config.backends[backend], source), ref.client_id)
 
-        return Verifier(journal, source, lister, snapshots, adopter, expected, self.metrics)
+        traces = {name: Traces(backend, self._clock) for name, backend in self.backends.items()}
+        return Verifier(
+            journal, source, lister, snapshots, traces, adopter, expected, self.standings, self._clock, self.metrics
+        )
+
+    def _make_watcher(self, journal: SqliteJournal, verifier: Verifier) -> Watcher:
+        verify = self._config.verify
+        can_read = not isinstance(self._config.primary_backend.auth, ForwardAuth)  # else nobody here is let in
+        wanted = {
+            Occasion.ENDED: verify.on_end,
+            Occasion.LEFT_OVER: verify.on_start,
+            Occasion.PARKED: verify.on_parked,
+        }
+        rules = WatchRules(
+            occasions=frozenset(occasion for occasion, is_wanted in wanted.items() if is_wanted and can_read),
+            settle=verify.settle.total_seconds(),
+            sweep=verify.sweep.total_seconds() if verify.sweep is not None and can_read else None,
+            pause=verify.pause.total_seconds(),
+            repairs=verify.repair,
+        )
+        return Watcher(
+            verifier,
+            self.standings,
+            journal,
+            self._clock,
+            rules,
+            tuple(self._config.secondaries),
+            lambda name: self.backends[name].is_up,
+        )
+
+    def _make_linker(self, journal: SqliteJournal) -> Linker:
+        config = self._config
+        pages = {
+            name: partial(web_link, backend.kind, backend.web_url or backend.base_url)
+            for name, backend in config.backends.items()
+        }
+        source = self.backends[config.primary]
+        return Linker(journal, source, pages, self._clock, on_primary=config.links == "both")
+
+    def _tell(self, backend: str, key: str, occasion: Occasion) -> None:
+        """Spread the news of a delivery."""
+        for listener in (self.watcher, self.linker):
+            if listener is not None:
+                listener.tell(backend, key, occasion)
 
     def _expect_repeats(self, key: str) -> None:
         for worker in self.workers.values():
             worker.expect_repeats(key)
+
+    def _compare_left_over(self, key: str) -> None:
+        if self.watcher is not None:
+            for name in self._config.secondaries:
+                self.watcher.tell(name, key, Occasion.LEFT_OVER)
 
     def _reader(self, name: str, backend: AnyBackend) -> Reader:
         return Reader(backend, self._config.primary, _HISTORY_PAGE[self._config.backends[name].kind])
@@ -390,6 +469,7 @@ class App:
                 pause_max=config.breaker.pause_max.total_seconds(),
             ),
             workers=delivery.workers,
+            tell=partial(self._tell, name),
         )
         journal.on_due(dispatcher.wake)
         skips = backend.on_limit is OnLimit.SKIP
@@ -413,13 +493,18 @@ class App:
         files = Files(source, there, self.spool, journal, self.metrics, fetches=delivery.workers)
         self.dispatchers[name] = dispatcher
         target = self.backends[name]
-        self.workers[name] = Worker(
+        self.workers[name] = make_worker(
             SameRunIds(target) if backend.run_ids is RunIds.SAME else target,
             journal,
             reader,
             Resolver(name, journal, adopter),
             Experiments(
-                self.backends[name], journal, config.primary, name_rule(backend), fitter, CREATE_TAGS[backend.kind]
+                self.backends[name],
+                journal,
+                config.primary,
+                name_rule(backend, config.primary),
+                fitter,
+                CREATE_TAGS[backend.kind],
             ),
             files,
             self._clock,
@@ -486,6 +571,8 @@ class App:
 
     async def status(self) -> Status:
         config = self._config
+        # before the backlogs: a doubt that is settled meanwhile is in one of the two, perhaps in both, never in neither
+        open_entries = self.settler.unsettled if self.settler is not None else 0
         backlogs = {backlog.backend: backlog for backlog in await self.journal.backlogs()} if self.journal else {}
         ready, reason = self.ready()
         now = self._clock.now()
@@ -523,7 +610,7 @@ class App:
             registry=config.registry,
             backends=tuple(shown),
             journal=await self.journal.usage() if self.journal is not None else empty,
-            open_entries=self.settler.unsettled if self.settler is not None else 0,
+            open_entries=open_entries,
             spool_used_bytes=self.spool.used_bytes,
             spool_capacity_bytes=self.spool.capacity_bytes if self.journal is not None else 0,
         )
@@ -534,6 +621,8 @@ class App:
         """Listen and deliver until `stop`; then finish in order."""
         config = self._config
         async with self.delivering() as loops, self._admin(), self._listener():
+            if self.watcher is not None:
+                loops.start("verify", self.watcher.run())
             self._is_listening = True
             log.info(
                 "app.ready",
@@ -562,12 +651,14 @@ class App:
                 await self.spool.open()
                 await self._sweep_once(self.journal)
             if self.settler is not None:
-                await self.settler.recover()
+                doubtful = await self.settler.recover()
+                if self.watcher is not None:
+                    await self.watcher.take_over(entry.key for entry in doubtful if entry.key is not None)
             loops = await stack.enter_async_context(background())
             self._start_loops(loops)
             yield loops
 
-    def make_backfill(self, backend: str, patience: float) -> Backfill:
+    def make_backfill(self, backend: str) -> Backfill:
         """Make what brings over to `backend` what no proxy saw. Once for each: the journal calls it from then on."""
         assert self.journal is not None
         assert self.adopter is not None
@@ -582,7 +673,6 @@ class App:
             self.adopter,
             self._clock,
             is_up=lambda: self.backends[backend].is_up,
-            patience=patience,
         )
         self.journal.on_due(made.arrivals.wake)
         return made
@@ -592,11 +682,15 @@ class App:
             loops.start("settle", self.settler.run())
         if self.journal is not None:
             loops.start("sweep", self._sweep(self.journal))
+            loops.start("sample", self.samples.watch(self.journal, self._clock))
+        if self.linker is not None:
+            loops.start("link", self.linker.run())
         if self.backfills is not None:
             loops.start("backfill", self.backfills.run())
         for name, dispatcher in self.dispatchers.items():
             deadline = self._config.shutdown.deliveries.total_seconds()
             loops.start(f"deliver {name}", dispatcher.run(self.workers[name]), stop=dispatcher, deadline=deadline)
+        loops.start("identities", self.identities.run())
         loops.start("version", self.versions.watch(self.backends[self._config.primary]))
 
     async def _sweep(self, journal: SqliteJournal) -> None:
@@ -647,6 +741,7 @@ class App:
             read_needs_token=admin.host not in _LOOPBACK,
             backfills=self.backfills,
             verifying=self.verifications,
+            watched=Watched(standings=self.standings, samples=self.samples, who=self.identities),
         )
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
         async with _running(runner, admin.host, admin.port, "admin.port"):
@@ -686,9 +781,13 @@ async def check_online(config: Config) -> list[OnlineReport]:
     return list(await asyncio.gather(*(_check(each, config.backends[name]) for name, each in backends.items())))
 
 
+async def _look(backend: HttpBackend, configured: Backend) -> Seen:
+    return await look(backend, configured.kind, signs_in=not isinstance(configured.auth, ForwardAuth))
+
+
 async def _check(backend: HttpBackend, configured: Backend) -> OnlineReport:
     try:
-        seen = await look(backend, configured.kind, signs_in=not isinstance(configured.auth, ForwardAuth))
+        seen = await _look(backend, configured)
     except BackendError as error:
         return OnlineReport(name=backend.name, ok=False, who="", detail=error.cause, hint=error.hint)
     finally:

@@ -300,6 +300,16 @@ def _forward_to_primary_only(config: Config, name: str, backend: Backend) -> Ite
         )
 
 
+def _links(config: Config) -> Iterator[Finding]:
+    primary = config.backends.get(config.primary)
+    if config.links == "both" and primary is not None and isinstance(primary.auth, ForwardAuth):
+        yield Finding(
+            where=("links",),
+            message="wants a tag on the primary, which only clients can sign in to (auth: forward)",
+            fix="write secondary or none, or give the primary a credential of dualtrack's own",
+        )
+
+
 def _backend_secret(_config: Config, _name: str, backend: Backend) -> Iterator[Finding]:
     if isinstance(backend.auth, TokenAuth | BasicAuth):
         yield from _signed(("auth",), backend.auth)
@@ -461,6 +471,7 @@ RULES: tuple[Rule, ...] = (
     Rule((("primary",),), _known_primary),
     Rule((("registry",),), _known_registry),
     Rule((("backends",),), _some_backend),
+    Rule((("links",),), _links),
     Rule((("listen",), ("admin",)), _two_listeners),
     Rule((("listen", "host"), ("admin", "host")), _hosts),
     Rule((("allowed_hosts",),), _allowed_hosts),

@@ -488,6 +488,18 @@ class Delivery(Model):
     give_up: Forever = None  # never: an outage of a week loses nothing
 
 
+class Verify(Model):
+    """When the proxy compares by itself, one entity after the other, and what it does about a difference."""
+
+    on_end: bool = True  # when a run's end has reached a secondary
+    on_start: bool = True  # what was on its way when the process began, once it has arrived
+    on_parked: bool = True  # a write was parked: what else differs there
+    settle: Duration = timedelta(seconds=10)  # after it: late writes of a run's end come within it
+    sweep: Forever = timedelta(hours=24)  # all that is mirrored, newest first; then again after this long
+    pause: Wait = timedelta(seconds=1)  # between two: each reads a run whole, and deliveries need the rates
+    repair: bool = True  # what still differs at a second look, unless something of it is parked
+
+
 class Breaker(Model):
     """When a backend that fails is left alone for a while."""
 
@@ -518,12 +530,14 @@ class Config(Model):
     backends: dict[str, Backend]
     store: Store = Store()
     spool: Spool = Spool()
+    links: Literal["none", "secondary", "both"] = "none"  # a tag more on each run, and Azure ML takes 50
     artifacts: Literal["proxy", "direct"] = "proxy"  # works for clients that cannot reach the backends' storage
     auth: ListenerAuth | None = Field(default=None, discriminator="type")
     insecure: bool = False  # true: listen beyond loopback without auth
     allowed_hosts: tuple[str, ...] = ()  # Host headers besides the loopback names
     limits: Limits = Limits()
     delivery: Delivery = Delivery()
+    verify: Verify = Verify()
     breaker: Breaker = Breaker()
     registry_wait: Wait = timedelta(seconds=30)  # for a run's queued writes, within a client's own 120 s
     shutdown: Shutdown = Shutdown()

@@ -2,9 +2,15 @@
 
 Labels are only `backend`, `operation`, `outcome` and `kind`: bounded, never a run id. `kind` is the name of one of a
 few causes (of a loss, of a registry refusal).
+
+What may be counted stands at 0 from the start (`at_zero`), as far as its labels are known then: a rate does not see the
+first of what appears. A gauge that nothing is known for yet (is a backend up?) is absent until something is.
 """
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from collections.abc import Iterable
+from itertools import product
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import generate_latest
 
 _FAST = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -17,6 +23,7 @@ class Metrics:
     def __init__(self) -> None:
         registry = CollectorRegistry()
         self.registry = registry
+        ProcessCollector(namespace="dualtrack", registry=registry)  # start time, memory, CPU, open files
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"dualtrack_{name}", text, labels, registry=registry)
@@ -30,6 +37,9 @@ class Metrics:
         self.requests = counter("requests_total", "Client requests answered.", "operation", "outcome")
         self.request_duration = seconds("request_duration", "Request in to answer out.", _SLOW, "outcome")
         self.upstream_duration = seconds("upstream_duration", "Waiting for a backend.", _SLOW, "backend")
+        self.upstream_calls = counter(
+            "upstream_calls_total", "Calls to a backend, by class of status, or `unanswered`.", "backend", "outcome"
+        )
         self.overhead = seconds("overhead", "Time in the proxy, not in the primary.", _FAST, "outcome")
         self.unknown_routes = counter("unknown_route_total", "Requests for paths that no MLflow route has.")
 
@@ -54,11 +64,13 @@ class Metrics:
         self.adoptions = counter("adoptions_total", "Entities brought over whole.", "backend", "kind")
         self.breaker_state = gauge("breaker_state", "0 closed, 1 half-open, 2 open.", "backend")
         self.backend_up = gauge("backend_up", "1 when the last call to it was answered.", "backend")
+        self.signed_in = gauge("signed_in", "1 when it took our last signature, 0 when not.", "backend")
         self.throttled = counter("throttled_total", "429 answers.", "backend")
         self.registry_refused = counter("registry_refused_total", "Registry calls refused by the proxy.", "kind")
         self.artifact_bytes = counter("artifact_bytes_total", "Bytes of files that a backend was given.", "backend")
         self.verified = counter("verify_runs_total", "Runs compared with their mirror.", "backend", "outcome")
         self.drift = counter("drift_total", "Differences found that nothing explains.", "backend", "kind")
+        self.drifting = gauge("drifting_entities", "Entities that drifted when last compared.", "backend", "kind")
         self.repairs = counter("repairs_total", "Writes queued to repair a mirror.", "backend", "operation")
         self.uncopied = counter(
             "uploads_without_copy_total", "Files that the spool did not take; they are fetched from the primary."
@@ -66,6 +78,12 @@ class Metrics:
         self.spool_bytes = gauge("spool_bytes", "Bytes of files that wait for the secondaries.")
         self.spool_capacity = gauge("spool_capacity_bytes", "Bytes of files that may wait.")
         self.build = gauge("build_info", "1, with the version as a label.", "kind")
+
+    @staticmethod
+    def at_zero(counter: Counter | Gauge, *labels: Iterable[str]) -> None:
+        """Begin to count every combination of these label values."""
+        for values in product(*labels):
+            counter.labels(*values)
 
     def exposition(self) -> bytes:
         return generate_latest(self.registry)

@@ -185,11 +185,17 @@ class Intake(Protocol):
         ...
 
     def doubt(self, entry_id: int, key: str | None) -> OpenEntry:
-        """Keep the entry's place in its lane until somebody has asked the primary what became of it."""
+        """Keep the entry's place in its lane until somebody has asked the primary what became of it.
+
+        A create's, without a `key`, is in no lane: it holds back only what waits for all older writes (`has_older`).
+        """
         ...
 
     def give_up_place(self, key: str, seq: int) -> None:
-        """Let the lane go past a place that was kept: the write there was refused after all."""
+        """Let the lane go past a place that was kept: the write there was refused after all.
+
+        An empty `key` is for the place of a create; `refuse` gives that up as well.
+        """
         ...
 
 
@@ -218,7 +224,9 @@ class IdMap(RootMap, Protocol):
         """Keep rows of the map; not `synced` is for what can be read again, and may be lost with the power."""
         ...
 
-    async def forget(self, ref: Ref, backend: str) -> None: ...
+    async def forget(self, ref: Ref, backend: str, backend_id: BackendId | None = None) -> None:
+        """Forget an entity's id on `backend`, whatever it is; or only if it is still `backend_id`, which is gone."""
+        ...
 
 
 class Queue(IdMap, Protocol):
@@ -255,7 +263,11 @@ class Queue(IdMap, Protocol):
         ...
 
     async def has_older(self, backend: str, key: str, than: float, kind: EntityKind | None = None) -> bool:
-        """Say whether another lane (of that kind) still has a write acknowledged before instant `than`."""
+        """Say whether another lane (of that kind) still has a write acknowledged before instant `than`.
+
+        Or one in doubt since before that; creates in doubt, whose lane nobody knows, only where no kind is asked for.
+        With an empty `key` every lane counts, and of them only what is queued.
+        """
         ...
 
     async def artifacts(self, key: str) -> list[ArtifactNote]:
@@ -270,8 +282,31 @@ class Queue(IdMap, Protocol):
         """Answer the cause of the newest dead letter of that lane with one of `operations`; None if there is none."""
         ...
 
+    async def has_dead_letters(self, backend: str, key: str) -> bool:
+        """Say whether anything of that lane is parked."""
+        ...
+
+    async def queued(self, backend: str, limit: int) -> list[str]:
+        """Answer at most `limit` lanes that hold something for `backend`."""
+        ...
+
     def last_seq(self) -> int:
         """Answer a number that no write acknowledged so far exceeds."""
+        ...
+
+    def has_grown(self, key: str, since: int) -> bool:
+        """Say whether a write of that lane was acknowledged after number `since` (`last_seq`), if not long ago."""
+        ...
+
+    def is_under_way(self, upto: int, operation: str = "") -> bool:
+        """Say whether a write (of that kind) that was opened up to `upto` has no answer of the primary. Not files."""
+        ...
+
+    def may_grow(self, key: str, upto: int) -> bool:
+        """Say whether a write that was opened up to `upto` may still come into that lane.
+
+        One that is under way at the primary may be of any lane; one in doubt is of its own. Files do not count.
+        """
         ...
 
     async def replace(self, backend: str, key: str, upto: int, exchanges: Sequence[Exchange]) -> None:
@@ -287,11 +322,21 @@ class Journal(Intake, Queue, Protocol):
     """All of it, as `app`, `admin` and `reconcile` see it."""
 
     async def left_open(self, key_of: Callable[[Exchange], str | None]) -> list[OpenEntry]:
-        """Answer, once at start, the entries that a crash left open, each with its place kept."""
+        """Answer, once at start, the entries that a crash left open, each with its place kept.
+
+        It is the one before all that was acknowledged since the entry was opened.
+        """
         ...
 
     async def opened(self, entry_id: int) -> Exchange | None:
         """Read an open entry; None when it is not open any more, or damaged."""
+        ...
+
+    async def set_aside(self, entry_id: int, key: str, why: str) -> None:
+        """Take an open entry that nobody can make sense of out of the way; its record is kept in quarantine.
+
+        `key` is its lane's, empty for a create.
+        """
         ...
 
     async def backlogs(self) -> list[Backlog]: ...
@@ -304,7 +349,12 @@ class Journal(Intake, Queue, Protocol):
 
     async def retry_parked(self, parked_id: int, now: float) -> bool: ...
 
-    async def discard_parked(self, parked_id: int, note: str) -> bool: ...
+    async def discard_parked(self, parked_id: int, note: str, items: Sequence[tuple[LossKind, str]] = ()) -> bool:
+        """Give up a dead letter, `note` kept with the loss of `items`, or of its operation where it has none.
+
+        A create takes its whole entity along.
+        """
+        ...
 
     async def spooled(self) -> set[str]:
         """Answer the names of all files that entries and dead letters need, at one moment."""
@@ -535,11 +585,11 @@ class SpoolFile(Protocol):
 class Spool(Protocol):
     """Files that wait for the secondaries, on this machine's disk, within a bound."""
 
-    def begin(self, size: int | None = None, *, transient: bool = False) -> SpoolFile:
+    def begin(self, size: int | None = None, *, transient: bool = False, is_bounded: bool = True) -> SpoolFile:
         """Start a file; `size` bytes are reserved if known. Raise `SpoolFullError` at once when they do not fit.
 
-        A `transient` one is for a delivery under way: whoever began it removes it, and a full spool does not refuse
-        it, because what fills the spool can only leave by deliveries.
+        A `transient` one is no entry's: whoever began it removes it. One that is not `is_bounded` is for a delivery
+        under way: a full spool does not refuse it, because what fills the spool can only leave by deliveries.
         """
         ...
 

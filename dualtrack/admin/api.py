@@ -15,34 +15,22 @@ from aiohttp import web
 
 from dualtrack.admin.backfill import Backfilling, backfill_routes
 from dualtrack.admin.guard import Refusal, answer, guard, set_headers
-from dualtrack.admin.links import public_url, web_link
+from dualtrack.admin.page import UNKNOWN_ID
 from dualtrack.admin.records import NoRecords, Records
+from dualtrack.admin.site import Watched, page_routes
 from dualtrack.admin.status import Status, StatusSource
 from dualtrack.admin.verify import Verifying, verify_routes
 from dualtrack.core.ids import Twin
+from dualtrack.core.links import public_url, web_link
 from dualtrack.metrics import Metrics
 from dualtrack.ports import Parked, RecordedLoss
+from dualtrack.translate.giving_up import lost_items
 
 _BODY_SHOWN_BYTES: Final = 64 * 1024
 _REQUEST_BYTES: Final = 64 * 1024
 _NOTE_CHARACTERS: Final = 500
 _LIMIT: Final = 100
 _LIMIT_MAX: Final = 1000
-
-_INDEX: Final = """<!doctype html>
-<title>dualtrack</title>
-<h1>dualtrack</h1>
-<ul>
-<li><a href="/livez">/livez</a>, <a href="/readyz">/readyz</a>: is it alive, can it keep a write
-<li><a href="/metrics">/metrics</a>: Prometheus
-<li><a href="/api/v1/status">/api/v1/status</a>: backends, backlog, lag, journal
-<li><a href="/api/v1/ids">/api/v1/ids</a>, /api/v1/ids/ID: what a run, experiment or model is called on each backend
-<li><a href="/api/v1/parked">/api/v1/parked</a>, /api/v1/parked/N: writes that wait for a person
-<li><a href="/api/v1/verify">/api/v1/verify</a>, ?id=ID, ?experiment=NAME, ?since=SECONDS: do both sides agree
-<li><a href="/api/v1/backfill">/api/v1/backfill</a>: how far a backfill is that was started here
-<li><a href="/api/v1/losses">/api/v1/losses</a>, ?key=run:ID, ?backend=NAME: what a backend could not hold
-</ul>
-"""
 
 
 def make_admin(
@@ -56,6 +44,7 @@ def make_admin(
     read_needs_token: bool = False,
     backfills: Backfilling | None = None,
     verifying: Verifying | None = None,
+    watched: Watched | None = None,
 ) -> web.Application:
     """Build the application. `allowed_hosts` are names or addresses, with or without a port; `*` allows any.
 
@@ -68,15 +57,13 @@ def make_admin(
     records = journal or NoRecords()
     app.add_routes([*_health(status, records, metrics, now), *_entities(status, records), *_letters(records, now)])
     app.add_routes([*backfill_routes(backfills, _body), *verify_routes(verifying, _body)])
+    app.add_routes(page_routes(status, records, watched or Watched(), now, is_locked=read_needs_token))
     return app
 
 
 def _health(
     status: StatusSource, journal: Records, metrics: Metrics, now: Callable[[], float]
 ) -> Sequence[web.RouteDef]:
-    async def index(_: web.Request) -> web.Response:
-        return web.Response(text=_INDEX, content_type="text/html")
-
     async def livez(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")
 
@@ -93,7 +80,6 @@ def _health(
         return answer(_shown(await status.status()))
 
     return (
-        web.get("/", index),
         web.get("/livez", livez),
         web.get("/readyz", readyz),
         web.get("/metrics", exposition),
@@ -106,8 +92,7 @@ def _entities(status: StatusSource, journal: Records) -> Sequence[web.RouteDef]:
         some_id = request.match_info["id"]
         twins = await journal.find(some_id)
         if not twins:
-            step = "it may be older than this proxy, or not a run, experiment or model; see `dualtrack ids export`"
-            raise Refusal(404, f"no backend calls anything {some_id!r}", step)
+            raise Refusal(404, f"no backend calls anything {some_id!r}", UNKNOWN_ID)
         return answer({"id": some_id, "entities": _entity_rows(twins, await status.status())})
 
     async def page(request: web.Request) -> web.Response:
@@ -150,7 +135,10 @@ def _letters(journal: Records, now: Callable[[], float]) -> Sequence[web.RouteDe
 
     async def discard(request: web.Request) -> web.Response:
         note = _note(await _body(request))
-        if not await journal.discard_parked(_number(request), note):
+        found = await journal.parked(parked_id=_number(request), limit=1)
+        exchange = found[0].exchange if found else None
+        items = lost_items(exchange) if exchange is not None else ()
+        if not await journal.discard_parked(_number(request), note, items):
             raise _unknown_letter(request)
         return answer({"discarded": _number(request), "note": note})
 

@@ -6,8 +6,9 @@
     reads below /api   the token too, when `read_needs_token`            else 403, 401
 
 The Host check defeats DNS rebinding; the Origin and Sec-Fetch-Site checks, with a content type that no HTML form can
-send, keep a page that the operator happens to visit from acting in their name. Every answer is JSON or plain text that
-no cache keeps and no browser runs. Never decides what a request does; `api` installs it around every route.
+send, keep a page that the operator happens to visit from acting in their name. No cache keeps an answer, and no browser
+runs one, but for the status page, which says itself what it may do (`site`). Never decides what a request does; `api`
+installs it around every route.
 """
 
 import hmac
@@ -30,6 +31,7 @@ HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
 }
 _CHANGING: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_API: Final = "/api/"  # what is read there may be costly: a comparison of everything, file by file
 _FOREIGN: Final = frozenset({"cross-site", "same-site"})
 _CONFIGURE_IT: Final = (
     "set `admin.token: ${DUALTRACK_ADMIN_TOKEN}` in the configuration and that variable in the environment of"
@@ -117,13 +119,15 @@ def _hostname(host: str) -> str:
 
 
 def _origin(request: web.Request) -> Refusal | None:
-    if request.method not in _CHANGING:
+    if request.method not in _CHANGING and not request.path.startswith(_API):  # a link to the page may be anywhere
         return None
     origin = request.headers.get("Origin")
     is_own = origin is None or _is_own(origin, request.headers.get("Host", ""))
     if is_own and request.headers.get("Sec-Fetch-Site", "").lower() not in _FOREIGN:
         return None
-    return Refusal(403, "a page of another site may not change anything here", "use `dualtrack parked`")
+    return Refusal(
+        403, "a page of another site may ask and change nothing here", "use the command line, or the page at /"
+    )
 
 
 def _is_own(origin: str, host: str) -> bool:
@@ -139,7 +143,7 @@ def _content_type(request: web.Request) -> Refusal | None:
 
 def _token(token: str | None, read_needs_token: bool) -> Check:
     def find_fault(request: web.Request) -> Refusal | None:
-        is_guarded = read_needs_token and request.path.startswith("/api/")
+        is_guarded = read_needs_token and request.path.startswith(_API)
         if request.method not in _CHANGING and not is_guarded:
             return None
         if not token:

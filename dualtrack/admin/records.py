@@ -3,9 +3,11 @@
 With one backend alone nothing is mirrored, so there is no journal; its pages are empty then, not errors.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
-from dualtrack.core.ids import Twin
+from dualtrack.core.ids import Ref, Twin
+from dualtrack.core.loss import LossKind
 from dualtrack.ports import Backlog, Parked, RecordedLoss, Usage
 
 
@@ -22,9 +24,13 @@ class Records(Protocol):
 
     async def retry_parked(self, parked_id: int, now: float) -> bool: ...
 
-    async def discard_parked(self, parked_id: int, note: str) -> bool: ...
+    async def discard_parked(self, parked_id: int, note: str, items: Sequence[tuple[LossKind, str]] = ()) -> bool: ...
 
     async def find(self, some_id: str) -> list[Twin]: ...
+
+    async def twin(self, ref: Ref, backend: str) -> Twin | None: ...
+
+    async def waiting(self, backend: str, keys: Sequence[str]) -> dict[str, bool]: ...
 
     async def export_ids(self, after: tuple[str, str], limit: int) -> list[Twin]: ...
 
@@ -53,11 +59,22 @@ class NoRecords:
     async def retry_parked(self, parked_id: int, now: float) -> bool:  # noqa: ARG002
         return False
 
-    async def discard_parked(self, parked_id: int, note: str) -> bool:  # noqa: ARG002
+    async def discard_parked(
+        self,
+        parked_id: int,  # noqa: ARG002
+        note: str,  # noqa: ARG002
+        items: Sequence[tuple[LossKind, str]] = (),  # noqa: ARG002
+    ) -> bool:
         return False
 
     async def find(self, some_id: str) -> list[Twin]:  # noqa: ARG002
         return []
+
+    async def twin(self, ref: Ref, backend: str) -> Twin | None:  # noqa: ARG002
+        return None
+
+    async def waiting(self, backend: str, keys: Sequence[str]) -> dict[str, bool]:  # noqa: ARG002
+        return {}
 
     async def export_ids(self, after: tuple[str, str], limit: int) -> list[Twin]:  # noqa: ARG002
         return []

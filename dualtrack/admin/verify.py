@@ -14,18 +14,26 @@ from aiohttp import web
 from dualtrack.admin.guard import Refusal
 from dualtrack.errors import BackendError, JournalError
 
-_STEP = 'send {"ids": ["…"], "experiments": ["…"], "since": seconds since the epoch, "backend": "name"}'
+_STEP = (
+    'send {"ids": ["…"], "experiments": ["…"], "since": seconds since the epoch, "backend": "name", '
+    '"content": true to read the files}'
+)
+_FLAGS = {None: False, "false": False, "true": True}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selected:
-    """What to look at: entities by any of their ids, experiments by id or name, or everything; on which secondaries."""
+    """What to look at: entities by any of their ids, experiments by id or name, or everything; on which secondaries.
+
+    `content`: files are read and hashed on the secondary too, where their sizes say nothing.
+    """
 
     ids: tuple[str, ...]
     experiments: tuple[str, ...]
     since: float | None
     backend: str | None
     dry_run: bool
+    content: bool
 
 
 class Verifying(Protocol):
@@ -48,6 +56,7 @@ def verify_routes(
             "experiments": request.query.getall("experiment", []),
             "since": _number(request.query.get("since")),
             "backend": request.query.get("backend"),
+            "content": _FLAGS.get(request.query.get("content"), "neither true nor false"),
         }
         engine = _engine(verifying)
         return await _stream(request, engine.verify(_selected(asked, engine)))
@@ -75,8 +84,9 @@ def _number(given: str | None) -> float | None:
 def _selected(asked: dict[str, Any], engine: Verifying) -> Selected:
     ids, experiments, since = asked.get("ids", []), asked.get("experiments", []), asked.get("since")
     backend = asked.get("backend")
+    content = asked.get("content", False)
     are_lists = all(isinstance(each, list) and all(isinstance(one, str) for one in each) for each in (ids, experiments))
-    if not are_lists or not (since is None or isinstance(since, int | float)):
+    if not are_lists or not (since is None or isinstance(since, int | float)) or not isinstance(content, bool):
         raise Refusal(400, "this selects nothing", _STEP)
     if backend is not None and backend not in engine.targets:
         raise Refusal(400, f"no secondary is called {backend!r}", f"name one of {', '.join(engine.targets)}")
@@ -86,6 +96,7 @@ def _selected(asked: dict[str, Any], engine: Verifying) -> Selected:
         since=since,
         backend=backend,
         dry_run=asked.get("dry_run") is True,
+        content=content,
     )
 
 

@@ -25,14 +25,13 @@ from urllib.parse import quote, urlencode
 from uuid import uuid4
 
 import orjson
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from dualtrack.backends.answers import Answers, fetched
 from dualtrack.backends.http import HttpBackend
-from dualtrack.backends.signed import ExpiredUrlError, MissingError, SignedStorage
+from dualtrack.backends.signed import ExpiredUrlError, MissingError, SignedStorage, steadily
 from dualtrack.core.artifact import Listed
 from dualtrack.core.exchange import JSON, Document
-from dualtrack.errors import BackendError, RejectedError, UnreachableError
+from dualtrack.errors import BackendError, RejectedError
 from dualtrack.ports import Fetched, Reply, Whole
 
 _T = TypeVar("_T")
@@ -175,23 +174,18 @@ class SignedFiles:
     async def _send(
         self, ticket: _Ticket, method: str, query: Mapping[str, str], source: str, piece: tuple[int, int]
     ) -> str:
-        """Send a piece and answer its ETag. A hiccup must not cost the pieces before it, so it is sent again."""
+        """Send a piece and answer its ETag."""
         offset, length = piece
 
-        async def steadily(to: Credential) -> Whole:
+        async def send(to: Credential) -> Whole:
             url, headers = _with(to.url, query), _fitting(to.headers)
-            async for attempt in AsyncRetrying(
-                stop=stop_after_attempt(3),
-                wait=wait_random_exponential(multiplier=0.2, max=2),
-                retry=retry_if_exception(lambda e: isinstance(e, UnreachableError) and e.retry_after is None),
-                reraise=True,
-            ):
+            async for attempt in steadily():
                 with attempt:
                     return await self._storage.send_file(method, url, headers, source, offset=offset, length=length)
             raise AssertionError("tenacity raises or returns")
 
         # a refusal of two credentials is no hiccup, so what is repeated is inside
-        return (await ticket.use(steadily)).header("ETag")
+        return (await ticket.use(send)).header("ETag")
 
     async def _abort(self, begun: Document) -> None:
         """Take the parts back; what cannot be taken back, the bucket's own rules clean up."""

@@ -30,12 +30,13 @@ from dualtrack.backends.refusals import as_mlflow, error_of, is_about_token, may
 from dualtrack.backends.wire import SilenceError, WireError, WirePool
 from dualtrack.core.exchange import Answer, Call
 from dualtrack.core.limits import Rate
-from dualtrack.errors import UnreachableError
+from dualtrack.errors import UnauthorizedError, UnreachableError
 from dualtrack.metrics import Metrics
 from dualtrack.ports import Reply, Whole
 
 _KEEPALIVE_SECONDS = 4.0
 _MAX_REFUSAL = 64 * 1024
+_CLASSES = (2, 3, 4, 5)  # of statuses
 _JSON = ("Content-Type", "application/json")
 _MAX_ANSWER = 256 * 1024 * 1024  # a page of 50,000 runs is some 100 MB
 
@@ -72,7 +73,8 @@ class HttpBackend:
         self._call_timeout = call_timeout
         self._read_timeout = read_timeout
         self._user_agent = user_agent
-        self._up = metrics.backend_up.labels(name)
+        self._answered = {number: metrics.upstream_calls.labels(name, f"{number}xx").inc for number in _CLASSES}
+        self._unanswered = metrics.upstream_calls.labels(name, "unanswered").inc
         self._throttled = metrics.throttled.labels(name)
         self._waited = metrics.upstream_duration.labels(name)
         self._session = aiohttp.ClientSession(
@@ -93,6 +95,8 @@ class HttpBackend:
             max_body=_MAX_ANSWER,
         )
         self.is_up: bool | None = None
+        self._signs = False
+        self._is_signed_in: bool | None = None
         # nearly all writes go to a handful of targets; building a URL is a tenth of the cost of a call
         self._url = lru_cache(maxsize=256)(lambda target: _url_of(base_url, target))
 
@@ -108,7 +112,7 @@ class HttpBackend:
 
         What reading `body` raises is raised here as it is: it is not the backend's fault.
         """
-        own = await self.sign_in.headers()
+        own = await self._signature()
         watched = Watched(body) if isinstance(body, AsyncIterator) else None
         small = body if isinstance(body, bytes) else None
         response = await self._watched(method, target, _over(own, headers), watched, small)
@@ -123,6 +127,7 @@ class HttpBackend:
                 response.release()
                 response = await self._watched(method, target, renewed, None, small)
                 said = await self._said(response, method)
+        self._judged(401 if is_about_token(response.status, said) else response.status)
         async with response:
             yield self._refused_login(response) or await self._as_told(self._reply(response, method, said), method)
 
@@ -130,7 +135,7 @@ class HttpBackend:
         """After a 401: sign again; None when that changes nothing, or the credentials are the client's own."""
         if any(name.lower() == "authorization" for name in headers):
             return None
-        fresh = await self.sign_in.headers(fresh=True)
+        fresh = await self._signature(fresh=True)
         return _over(fresh, headers) if fresh != own else None
 
     def _refused_login(self, response: aiohttp.ClientResponse) -> Reply | None:
@@ -179,13 +184,14 @@ class HttpBackend:
             watched = Watched(body()) if body is not None else None
             return await self._watched(method, target, {**own, **sent}, watched, from_root=from_root)
 
-        response = await once(await self.sign_in.headers())
+        response = await once(await self._signature())
         said = await self._said(response, method)
         if is_about_token(response.status, said):
             async with response:
-                fresh = await self.sign_in.headers(fresh=True)
+                fresh = await self._signature(fresh=True)
             response = await once(fresh)
             said = await self._said(response, method)
+        self._judged(401 if is_about_token(response.status, said) else response.status)
         async with response:
             yield self._reply(response, method, said)
 
@@ -269,16 +275,18 @@ class HttpBackend:
         headers = {"Content-Type": "application/json", "User-Agent": self._user_agent}
         answer = await self._ask(call, headers)
         if answer.status == 401:
-            headers |= await self.sign_in.headers(fresh=True)
+            headers |= await self._signature(fresh=True)
             answer = await self._ask(call, headers)
+        self._judged(answer.status)
         return answer
 
     async def exchange(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Whole:
         """Send one small request and read its whole answer; like `stream` otherwise."""
-        own = await self.sign_in.headers()
+        own = await self._signature()
         whole = await self._exchanged(method, target, _over(own, headers), body)
         if whole.status == 401 and (renewed := await self._renewed(own, headers)) is not None:
             whole = await self._exchanged(method, target, renewed, body)
+        self._judged(whole.status)
         if 300 <= whole.status < 400 and leads_to_login(whole.status, location := whole.header("Location")):
             return refusal(self.name, location)
         return whole
@@ -303,7 +311,7 @@ class HttpBackend:
         await self._pace.turn(call.target)
         try:
             async with asyncio.timeout(self._call_timeout):
-                signed = _over(await self.sign_in.headers(), headers)
+                signed = _over(await self._signature(), headers)
                 reply = await self._exchanged(call.method, call.target, signed, call.body)
         except TimeoutError as error:
             raise self._renamed(error, call.method, call.target) from error
@@ -333,6 +341,7 @@ class HttpBackend:
         return Answer(status=reply.status, body=body, error_code=code, message=message, retry_after=retry_after)
 
     def _saw(self, status: int) -> None:
+        self._answered[min(max(status // 100, 2), 5)]()  # some servers make statuses up
         self._mark(is_up=status < 500)
         if status == 429:
             self._throttled.inc()
@@ -340,7 +349,26 @@ class HttpBackend:
     def _mark(self, *, is_up: bool) -> None:
         if is_up is not self.is_up:
             self.is_up = is_up
-            self._up.set(1 if is_up else 0)
+            self._metrics.backend_up.labels(self.name).set(1 if is_up else 0)
+
+    async def _signature(self, *, fresh: bool = False) -> Mapping[str, str]:
+        try:
+            signature = await self.sign_in.headers(fresh=fresh)
+        except UnauthorizedError:
+            self._mark_signed_in(is_signed_in=False)
+            raise
+        self._signs = bool(signature)
+        return signature
+
+    def _judged(self, status: int) -> None:
+        """Note what a last answer says of our signature; where clients sign (`forward`), or nobody, there is none."""
+        is_signed_in = status != 401
+        if status < 500 and is_signed_in is not self._is_signed_in and self._signs:
+            self._mark_signed_in(is_signed_in=is_signed_in)
+
+    def _mark_signed_in(self, *, is_signed_in: bool) -> None:
+        self._is_signed_in = is_signed_in
+        self._metrics.signed_in.labels(self.name).set(1 if is_signed_in else 0)
 
     def _renamed(self, error: Exception, method: str, target: str) -> UnreachableError:
         sent = not isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError))
@@ -348,6 +376,7 @@ class HttpBackend:
         return self._unreachable(error, cause, method, target, sent=sent)
 
     def _unreachable(self, error: Exception, cause: str, method: str, target: str, *, sent: bool) -> UnreachableError:
+        self._unanswered()
         self._mark(is_up=False)
         operation = f"{method} {target.partition('?')[0]}"
         return UnreachableError(self.name, operation, cause, _next_step(error), sent=sent)

@@ -58,6 +58,16 @@ class MissingError(RejectedError):
     """Nothing is there (404)."""
 
 
+def steadily() -> AsyncRetrying:
+    """Try a part three times: a hiccup must not cost the parts before it. A storage that names a time is left alone."""
+    return AsyncRetrying(
+        stop=stop_after_attempt(3),
+        wait=wait_random_exponential(multiplier=0.2, max=2),
+        retry=retry_if_exception(lambda e: isinstance(e, UnreachableError) and e.retry_after is None),
+        reraise=True,
+    )
+
+
 class SignedStorage:
     """A client for signed URLs of `name`'s storage. Times are seconds; `read_timeout` bounds each silence.
 
@@ -91,19 +101,14 @@ class SignedStorage:
         for offset in range(0, size, step):
             ids.append(base64.b64encode(b"%08d" % len(ids)).decode())
             block = f"{_with(url, 'comp=block')}&blockid={quote(ids[-1], safe='')}"
-            await self._steadily(block, headers, source, offset, min(step, size - offset))
+            await self._send_part(block, headers, source, offset, min(step, size - offset))
         listed = "".join(f"<Latest>{each}</Latest>" for each in ids)
         body = f'<?xml version="1.0" encoding="utf-8"?><BlockList>{listed}</BlockList>'.encode()
         await self.request("PUT", _with(url, "comp=blocklist"), headers, body)
 
-    async def _steadily(self, url: str, headers: Mapping[str, str], source: str, offset: int, length: int) -> None:
-        """Send one part; a hiccup must not cost the parts before it. A storage that names a time is left alone."""
-        async for attempt in AsyncRetrying(
-            stop=stop_after_attempt(3),
-            wait=wait_random_exponential(multiplier=0.2, max=2),
-            retry=retry_if_exception(lambda e: isinstance(e, UnreachableError) and e.retry_after is None),
-            reraise=True,
-        ):
+    async def _send_part(self, url: str, headers: Mapping[str, str], source: str, offset: int, length: int) -> None:
+        """Send one part."""
+        async for attempt in steadily():
             with attempt:
                 # Content-Type belongs to the blob, not to a block of it
                 await self.send_file("PUT", url, headers, source, offset=offset, length=length)

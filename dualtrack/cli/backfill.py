@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from dualtrack.reconcile.backfill import Backfill, Selection
 
 _COLUMNS: Final = ("from", "to", "experiments", "runs", "there already", "found again", "brought", "stuck", "failed")
+_SETTLED: Final = ("there", "marked", "brought", "stuck", "failed")
 _SHOWN_SECONDS: Final = 0.25
 _EXITS: Final = {
     RejectedError: Exit.USAGE,  # an unknown experiment, a filter that the primary does not understand
@@ -85,7 +86,7 @@ def backfill(
         if config is not configured:
             raise  # a journal of its own, which no proxy has: another backfill is at it
         click.echo(f"dualtrack: {clean(str(error).partition('. ')[0])}: asking that one", err=True)
-        outcomes = ask(connect(config_path, None), targets, selection)
+        outcomes = ask(connect(config_path, None), targets, selection, patience)
     except (BackendError, JournalError) as error:
         click.echo(f"dualtrack: {clean(str(error))}", err=True)
         finish(next(code for kind, code in _EXITS.items() if isinstance(error, kind)))
@@ -94,9 +95,10 @@ def backfill(
     finish(Exit.FINE if all(each["complete"] for each in outcomes) else Exit.LEFT_OVER)
 
 
-def ask(proxy: AdminClient, targets: Sequence[str], selection: "Selection") -> list[dict[str, Any]]:
+def ask(proxy: AdminClient, targets: Sequence[str], selection: "Selection", patience: float) -> list[dict[str, Any]]:
     """Let a running proxy bring over to each target in turn, and answer what became of it."""
     wanted = {"experiments": list(selection.experiments), "filter": selection.wanted, "since": selection.since}
+    wanted |= {"patience": patience, "counts": sys.stderr.isatty()}
     return [_follow(proxy, proxy.start_backfill({"to": target, **wanted})) for target in targets]
 
 
@@ -105,7 +107,8 @@ def _follow(proxy: AdminClient, asked: dict[str, Any]) -> dict[str, Any]:
     with _bar(title) if sys.stderr.isatty() else nullcontext() as bar:
         while asked["state"] == "running":
             if bar is not None:
-                bar.update(bar.task_ids[0], completed=asked["tally"]["found"])
+                settled = sum(asked["tally"][name] for name in _SETTLED)
+                bar.update(bar.task_ids[0], completed=settled, total=asked["total"])
             _pause()
             asked = proxy.backfill()
     if asked["state"] != "done":
@@ -146,9 +149,10 @@ async def _bring(
     app: "App", loops: "Loops", source: str, target: str, selection: "Selection", patience: float
 ) -> dict[str, Any]:
     assert app.journal is not None
-    engine = app.make_backfill(target, patience)
-    work = asyncio.get_running_loop().create_task(engine.run(selection, is_alone=True))
-    watch = asyncio.get_running_loop().create_task(_show(engine, selection, f"{source} → {target}"))
+    engine = app.make_backfill(target)
+    running = engine.run(selection, patience, is_alone=True, counts=sys.stderr.isatty())
+    work = asyncio.get_running_loop().create_task(running)
+    watch = asyncio.get_running_loop().create_task(_show(engine, f"{source} → {target}"))
     try:
         either: set[asyncio.Future[Any]] = {work, loops.failed}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -191,33 +195,14 @@ def _tell(outcomes: Sequence[dict[str, Any]], *, as_json: bool) -> None:
 # --- the progress bar -------------------------------------------------------------------------------------------------
 
 
-async def _show(engine: "Backfill", selection: "Selection", title: str) -> None:
+async def _show(engine: "Backfill", title: str) -> None:
     """Show how far it is until cancelled: on a terminal only, where the runs are counted ahead for the ETA."""
     if not sys.stderr.isatty():
         return
-    total = _Total()
-    counting = asyncio.get_running_loop().create_task(total.count(engine, selection))
-    try:
-        with _bar(title) as bar:
-            while True:
-                bar.update(bar.task_ids[0], completed=engine.tally.settled, total=total.runs)
-                await asyncio.sleep(_SHOWN_SECONDS)
-    finally:
-        counting.cancel()
-        await asyncio.gather(counting, return_exceptions=True)
-
-
-class _Total:
-    """How many runs there are, once they are counted."""
-
-    def __init__(self) -> None:
-        self.runs: int | None = None
-
-    async def count(self, engine: "Backfill", selection: "Selection") -> None:
-        found = 0
-        async for found in engine.count(selection):  # noqa: B007 - the last one counts
-            pass
-        self.runs = found
+    with _bar(title) as bar:
+        while True:
+            bar.update(bar.task_ids[0], completed=engine.tally.settled, total=engine.total)
+            await asyncio.sleep(_SHOWN_SECONDS)
 
 
 def _bar(title: str) -> Any:

@@ -15,8 +15,13 @@ import orjson
 
 from dualtrack.cli.exits import RefusedError, UnreachableProxyError
 
-_TIMEOUT_SECONDS: Final = 5.0
+_TIMEOUT_SECONDS: Final = 15.0  # a busy proxy on a busy machine is there all the same
 _SILENCE_SECONDS: Final = 600.0  # until the next entity is compared: a long history takes its time
+_READING_SECONDS: Final = 6 * 3600.0  # the same where all files of an entity are downloaded
+
+
+def _silence(asked: Mapping[str, Any]) -> float:
+    return _READING_SECONDS if asked.get("content") else _SILENCE_SECONDS
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -78,16 +83,16 @@ class AdminClient:
     def verify(self, asked: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """Compare; yield a document per entity, then the sum."""
         given = {name: value for name, value in asked.items() if value not in {None, ()}}
-        return self._lines(f"/api/v1/verify?{urllib.parse.urlencode(given, doseq=True)}")
+        return self._lines(f"/api/v1/verify?{urllib.parse.urlencode(given, doseq=True)}", silence=_silence(asked))
 
     def reconcile(self, asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Compare and mend; yield a document per entity, then the sum."""
-        return self._lines("/api/v1/reconcile", asked)
+        return self._lines("/api/v1/reconcile", asked, silence=_silence(asked))
 
-    def _lines(self, target: str, body: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
+    def _lines(self, target: str, body: dict[str, Any] | None = None, *, silence: float) -> Iterator[dict[str, Any]]:
         """Ask for what takes a while, and read it line by line."""
         try:
-            with self._opener.open(self._request(target, body), timeout=_SILENCE_SECONDS) as response:
+            with self._opener.open(self._request(target, body), timeout=silence) as response:
                 for line in response:
                     yield self._document(line)
         except urllib.error.HTTPError as error:

@@ -44,15 +44,15 @@ class Remains:
 def remains(status: dict[str, Any]) -> Remains:
     """Read from a status what is left."""
     secondaries = [backend for backend in status["backends"] if backend["role"] == "secondary"]
-    moving = any(backend["lanes"] > backend["held_lanes"] for backend in secondaries)
-    left = Remains(
-        backlog={backend["name"]: backend["backlog"] for backend in secondaries},
+    backlog = {backend["name"]: backend["backlog"] for backend in secondaries}
+    # entries that no lane holds were delivered while the lanes were counted, so they wait for nobody
+    is_held = all(backend["lanes"] == backend["held_lanes"] > 0 for backend in secondaries if backend["backlog"])
+    return Remains(
+        backlog=backlog,
         parked={backend["name"]: backend["parked"] for backend in secondaries},
         open_entries=status["open_entries"],
-        is_stuck=False,
+        is_stuck=any(backlog.values()) and not status["open_entries"] and is_held,
     )
-    is_stuck = not left.is_drained and not left.open_entries and not moving
-    return Remains(backlog=left.backlog, parked=left.parked, open_entries=left.open_entries, is_stuck=is_stuck)
 
 
 def wait_until_drained(

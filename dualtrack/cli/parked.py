@@ -10,7 +10,8 @@ import click
 from dualtrack.cli.client import AdminClient
 from dualtrack.cli.exits import Exit, finish
 from dualtrack.cli.options import example, json_option, proxy_options
-from dualtrack.cli.output import age, clean, instant, say, say_json, say_table
+from dualtrack.cli.output import clean, say, say_json, say_table
+from dualtrack.core.wording import age, instant
 
 _NUMBER = click.IntRange(0, 10**18 - 1)
 _COLUMNS = ("number", "backend", "what", "operation", "age", "reason", "next step")

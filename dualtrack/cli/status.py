@@ -9,7 +9,8 @@ from dualtrack.cli.client import AdminClient
 from dualtrack.cli.exits import Exit, finish
 from dualtrack.cli.losses import EVERYTHING
 from dualtrack.cli.options import example, json_option, proxy_options
-from dualtrack.cli.output import age, say, say_json, say_table, size
+from dualtrack.cli.output import say, say_json, say_table
+from dualtrack.core.wording import age, size
 
 _COLUMNS = ("backend", "role", "url", "up", "breaker", "backlog", "lag", "parked", "losses", "last error")
 

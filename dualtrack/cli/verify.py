@@ -16,6 +16,9 @@ _OWN_MARK = "our own mark"  # every mirror has them: only --json shows them
 
 def _selection(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
+        click.option(
+            "--content", is_flag=True, help="Read all files of the secondary and compare their hashes, not only sizes."
+        ),
         click.option("--to", "backend", metavar="NAME", help="Only this secondary.  [default: every one]"),
         click.option("--since", metavar="WHEN", callback=moment, help="Only runs that began since: 7d, 2026-05-01."),
         click.option("--experiment", "experiments", metavar="NAME|ID", multiple=True, help="Only this; repeatable."),
@@ -29,6 +32,7 @@ def _selection(command: Callable[..., Any]) -> Callable[..., Any]:
     epilog=example(
         "dualtrack verify                                  # everything; equal entities are only counted",
         "dualtrack verify --run 5f3c0a1e9d684f2b8f0e6f6d7c1b2a39",
+        "dualtrack verify --content --since 1d             # files by their bytes: downloads them from the secondary",
         "dualtrack verify --experiment churn --since 7d --json | jq 'select(.state == \"drift\")'",
     )
 )
@@ -41,6 +45,7 @@ def verify(
     experiments: tuple[str, ...],
     since: float | None,
     backend: str | None,
+    content: bool,
     as_json: bool,
 ) -> None:
     """Compare the sides, field by field, point by point, file by file; writes nothing.
@@ -48,7 +53,8 @@ def verify(
     Exits 0 when all is equal, or differs only by what is on record as lost or cannot be otherwise; 1 when something
     drifted or is still on its way; 3 when a backend could not be read. With --json one line per entity, then a sum.
     """
-    documents = proxy.verify({"id": ids, "experiment": experiments, "since": since, "backend": backend})
+    asked = {"id": ids, "experiment": experiments, "since": since, "backend": backend}
+    documents = proxy.verify(asked | ({"content": "true"} if content else {}))
     finish(_show(documents, as_json=as_json))
 
 
@@ -68,6 +74,7 @@ def reconcile(
     experiments: tuple[str, ...],
     since: float | None,
     backend: str | None,
+    content: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -79,6 +86,7 @@ def reconcile(
     asked = {"ids": list(ids), "experiments": list(experiments), "dry_run": dry_run}
     asked |= {"since": since} if since is not None else {}
     asked |= {"backend": backend} if backend is not None else {}
+    asked |= {"content": True} if content else {}
     finish(_show(proxy.reconcile(asked), as_json=as_json, is_repair=True))
 
 

@@ -24,9 +24,13 @@ from dualtrack.core.limits import BatchLimits
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Items:
-    """What one coalescable write carries; each item is the JSON object of a log-batch body."""
+    """What one coalescable write carries; each item is the JSON object of a log-batch body.
+
+    `attempted` says that it may have been sent before, and long ago.
+    """
 
     seq: int
+    attempted: bool = False
     metrics: tuple[Document, ...] = ()
     params: tuple[Document, ...] = ()
     tags: tuple[Document, ...] = ()
@@ -36,7 +40,7 @@ class Items:
 class Batch:
     """One log-batch call. `done` are the entries that are complete once it is applied.
 
-    `first` and `last` are the entries that it carries anything of.
+    `first` and `last` are the entries that it carries anything of; `attempted` says that one of them was.
     """
 
     metrics: tuple[Document, ...] = ()
@@ -45,6 +49,7 @@ class Batch:
     done: tuple[int, ...] = ()
     first: int = field(default=0, compare=False)
     last: int = field(default=0, compare=False)
+    attempted: bool = field(default=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.metrics) + len(self.params) + len(self.tags)
@@ -85,11 +90,13 @@ class _Draft:
     done: list[int] = field(default_factory=list)
     first: int | None = None
     last: int = 0
+    attempted: bool = False
 
-    def carry(self, seq: int) -> None:
-        """Note that something of entry `seq` is in it."""
-        self.first = seq if self.first is None else self.first
-        self.last = seq
+    def carry(self, write: Items) -> None:
+        """Note that something of this write is in it."""
+        self.first = write.seq if self.first is None else self.first
+        self.last = write.seq
+        self.attempted = self.attempted or write.attempted
 
     def _has_room(self, taken: int, bound: int, size: int) -> bool:
         total = len(self.metrics) + len(self.params) + len(self.tags)
@@ -142,6 +149,7 @@ class _Draft:
             done=tuple(self.done),
             first=self.first if self.first is not None else 0,
             last=self.last,
+            attempted=self.attempted,
         )
 
 
@@ -159,7 +167,7 @@ def coalesce(writes: Iterable[Items], limits: BatchLimits) -> Iterator[Batch]:
                     yield draft.close()
                     draft = _Draft(limits)
                     _add(draft, name, item)
-                draft.carry(write.seq)
+                draft.carry(write)
         draft.done.append(write.seq)
     last = draft.close()
     if len(last) or last.done:

@@ -20,6 +20,7 @@ class DriftKind(StrEnum):
     FIELD = "field"  # name, status, times and the like
     INPUT = "input"
     OUTPUT = "output"
+    TRACE = "trace"
 
 
 class Explanation(StrEnum):
@@ -33,7 +34,12 @@ class Explanation(StrEnum):
     ROUNDED = "rounded by the backend"
     KEPT_ONCE = "an exact repeat is kept once"
     NO_MODELS = "files stand in for a logged model"
+    NOT_MIRRORED = "not mirrored by this release"
     HISTORY_UPSERT = "the run history sets its own times"
+
+
+# with no more than these, a mirror is what it should be
+_OF_ANY_MIRROR = frozenset({Explanation.MARK, Explanation.TRANSLATED, Explanation.SERVER_SET})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +60,11 @@ class Difference:
     @property
     def is_drift(self) -> bool:
         return self.explanation is Explanation.NONE
+
+    @property
+    def is_of_any_mirror(self) -> bool:
+        """Say whether every mirror differs so: by our marks, by that side's own ids and names."""
+        return self.explanation in _OF_ANY_MIRROR
 
     @property
     def is_extra(self) -> bool:

@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 from dualtrack.core.difference import Difference, DriftKind, Explanation, Recorded
 from dualtrack.core.explaining import Pair, explained, is_shortened, of_points
 from dualtrack.core.loss import LossKind
-from dualtrack.core.views import DatasetView, ExperimentView, FileView, History, ModelView, RunView, View
+from dualtrack.core.views import DatasetView, ExperimentView, FileView, History, ModelView, RunView, TraceView, View
 
 __all__ = ["AnyView", "Difference", "DriftKind", "Explanation", "Recorded", "compare", "metrics_in_doubt"]
 
@@ -96,7 +96,17 @@ def _run_differences(here: RunView, there: RunView) -> Iterator[Difference]:
     if here.models is not None and there.models is not None:
         for model_id, mine, theirs in _counted(Counter(here.models), Counter(there.models)):
             yield Difference(kind=DriftKind.MODEL, item=model_id, here=mine, there=theirs)
+    if here.traces is not None and there.traces is not None:
+        yield from _traces(here.traces, there.traces)
     yield from _files(here, there, frozenset())
+
+
+def _traces(here: Mapping[str, TraceView], there: Mapping[str, TraceView]) -> Iterator[Difference]:
+    for item in sorted(here.keys() | there.keys()):
+        mine, theirs = here.get(item), there.get(item)
+        if mine != theirs:
+            told = [None if each is None else str(each) for each in (mine, theirs)]
+            yield Difference(kind=DriftKind.TRACE, item=item, here=told[0], there=told[1])
 
 
 def input_detail(dataset: DatasetView) -> str:
@@ -148,9 +158,8 @@ def _files(here: RunView | ModelView, there: RunView | ModelView, nameless: froz
             yield Difference(kind=DriftKind.FILE, item=path, here=told[0], there=told[1])
         elif mine.names is not None and theirs.names is not None:
             names = (
-                {key: said for key, said in each.names.items() if key not in nameless}
+                {key: said for key, said in (each.names or {}).items() if key not in nameless}
                 for each in (mine, theirs)
-                if each.names
             )
             for named in _changed(DriftKind.FILE, *names):
                 yield replace(named, item=path, detail=f"{named.item} in it")

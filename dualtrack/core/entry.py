@@ -69,14 +69,16 @@ def advance(state: State, event: Event) -> State:
 class Entry:
     """A queued write on its way to one secondary.
 
-    `seq` orders a lane: the order in which writes were acknowledged. `attempted` says that an earlier attempt of this
-    create may have reached the backend, so it is looked for before it is sent again. `spool` names the file that an
-    upload needs, empty for all else.
+    `seq` orders a lane: the order in which writes were acknowledged. `attempted` says that an earlier attempt may have
+    reached the backend, so that it is looked for before it is sent again: of a create, or of anything given up and
+    retried. `spool` names the file that an upload needs, empty for all else. `queued_at` is when a person had it queued
+    again, or about `settled_at`: it is given up only a while after both.
     """
 
     seq: int
     exchange: Exchange
     settled_at: float
+    queued_at: float = 0.0
     attempted: bool = False
     spool: str = ""
 

@@ -6,13 +6,15 @@ which sides may differ is a new row. What explains too much hides drift, so each
 
 import hashlib
 import struct
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
+from operator import itemgetter
 from typing import TypeAlias
 
 from dualtrack.core.difference import Difference, DriftKind, Explanation, Recorded
+from dualtrack.core.links import MIRROR_URL
 from dualtrack.core.loss import LossKind
 from dualtrack.core.views import ExperimentView, History, ModelView, Point, RunView, View
 
@@ -49,7 +51,8 @@ def explained(found: Difference, pair: Pair) -> Difference:
 
 
 def _mark(found: Difference, _pair: Pair) -> str | None:
-    is_tag = found.kind is DriftKind.TAG and found.item.startswith(MARKS)
+    # those that a mirror is found by are in the primary's view too (`verifier`): they have to be there, and right
+    is_tag = found.kind is DriftKind.TAG and found.item.startswith(MARKS if found.is_extra else MIRROR_URL)
     is_file = found.kind is DriftKind.FILE and found.item == OVERFLOW
     return "" if is_tag or is_file else None
 
@@ -59,6 +62,10 @@ def _no_models(found: Difference, pair: Pair) -> str | None:
         return "" if found.kind is not DriftKind.FILE else None
     is_model = found.kind in {DriftKind.MODEL, DriftKind.INPUT, DriftKind.OUTPUT} and found.there is None
     return "" if is_model and pair.has_loss(LossKind.MODEL, found.item, NO_MODELS) else None
+
+
+def _not_mirrored(found: Difference, _pair: Pair) -> str | None:
+    return "" if found.kind is DriftKind.TRACE and found.there is None else None
 
 
 # what a lost write may have said, where only its operation is on record
@@ -115,7 +122,7 @@ def _translated(found: Difference, pair: Pair) -> str | None:
     match pair.here, pair.there:
         case ExperimentView(), ExperimentView() as there:
             is_name = found.kind is DriftKind.FIELD and found.item == "name"
-            return "" if is_name and there.expected_name in {"", there.name} else None
+            return "" if is_name and (not there.expected_names or there.name in there.expected_names) else None
     # nobody read what is in it, so that only the ids in it may differ
     is_mlmodel = found.kind is DriftKind.FILE and found.item.rpartition("/")[2] == MLMODEL
     is_there = found.here is not None and found.there is not None
@@ -180,6 +187,7 @@ def _rounded(found: Difference, pair: Pair) -> str | None:
 _EXPLANATIONS: tuple[tuple[Explanation, _Why], ...] = (
     (Explanation.MARK, _mark),
     (Explanation.NO_MODELS, _no_models),
+    (Explanation.NOT_MIRRORED, _not_mirrored),
     (Explanation.LOSS, _loss),
     (Explanation.TRANSLATED, _translated),
     (Explanation.SERVER_SET, _server_set),
@@ -209,14 +217,21 @@ def _is_same_number(here: str, there: str) -> bool:
         mine, theirs = float(here), float(there)
     except ValueError:
         return False
-    return _is_coarser(mine, theirs)
+    return theirs in _rounded_values(mine)
 
 
-def _is_coarser(here: float | None, there: float | None) -> bool:
-    if here is None or there is None or here == there:
-        return here == there
+def _rounded_times(here: int) -> frozenset[int]:
+    """A time as it is, and the whole seconds around it."""
+    second = here - here % 1000
+    return frozenset({here, second, second + 1000} if here % 1000 else {here})
+
+
+def _rounded_values(here: float | None) -> frozenset[float | None]:
+    """A value as it is, as a float of four bytes, and with fewer digits; NaN is only itself."""
+    if here is None:
+        return frozenset({None})
     (single,) = struct.unpack("f", struct.pack("f", here))
-    return there == single or any(float(f"{here:.{digits}g}") == there for digits in _DIGITS)
+    return frozenset({here, single, *(float(f"{here:.{digits}g}") for digits in _DIGITS)})
 
 
 def of_points(here: History | None, there: History | None) -> Explanation:
@@ -235,27 +250,46 @@ def unmatched(here: Mapping[Point, int], there: Mapping[Point, int]) -> tuple[li
 
     A point and its rounded form are one; an exact repeat is not lacking where the point is.
     """
-    extra: dict[int, list[Point]] = defaultdict(list)
-    for each in _minus(there, here):
-        extra[each.step].append(each)
+    extras = _Extras(_minus(there, here))
     matched = dict[Point, bool]()
     for each in chain.from_iterable([each] * count for each, count in here.items() if each not in there):
-        others = extra[each.step]
-        rounded = next((place for place, other in enumerate(others) if _is_rounded_point(each, other)), None)
-        if rounded is not None:
-            others.pop(rounded)
-        matched[each] = matched.get(each, False) or rounded is not None
+        is_there = extras.take(each)
+        matched[each] = matched.get(each, False) or is_there
     missing = [each for each, is_there in matched.items() if not is_there]
-    return missing, list(chain.from_iterable(extra.values()))
+    return missing, extras.left()
 
 
 def _minus(some: Mapping[Point, int], others: Mapping[Point, int]) -> Iterator[Point]:
     return chain.from_iterable([each] * (count - others.get(each, 0)) for each, count in some.items())
 
 
-def _is_rounded_point(here: Point, there: Point) -> bool:
-    is_time = here.timestamp == there.timestamp or _is_whole_second(here.timestamp, there.timestamp)
-    return here.step == there.step and is_time and _is_coarser(here.value, there.value)
+class _Extras:
+    """Points that only the other side has, found by what a point of ours may have become there.
+
+    Looked up, not searched: points without a step all share step 0, and there may be very many of them.
+    """
+
+    def __init__(self, points: Iterable[Point]) -> None:
+        self._left = dict(enumerate(points))
+        self._places: dict[tuple[int, int], dict[float | None, deque[int]]] = {}
+        for place, each in self._left.items():
+            values = self._places.setdefault((each.step, each.timestamp), {})
+            values.setdefault(each.value, deque()).append(place)
+
+    def take(self, ours: Point) -> bool:
+        """Take away the first that is `ours`, rounded; say whether there was one."""
+        times = (self._places.get((ours.step, at)) for at in _rounded_times(ours.timestamp))
+        if not (found := [values for values in times if values]):
+            return False
+        values = _rounded_values(ours.value)
+        queues = [queue for held in found for value in values if (queue := held.get(value))]
+        if not queues:
+            return False
+        del self._left[min(queues, key=itemgetter(0)).popleft()]
+        return True
+
+    def left(self) -> list[Point]:
+        return list(self._left.values())
 
 
 # --- shortened names and values ---------------------------------------------------------------------------------

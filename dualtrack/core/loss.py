@@ -8,7 +8,8 @@ A loss says its kind and its item; the item is named as the client names it, and
 | file                   | the path below the artifact root                          |
 | experiment, run, model | "" for the lane's own entity, otherwise the id of another |
 | reference              | the ordering key of what is named and known to nobody     |
-| write                  | the operation that was given up, "" if it cannot be read  |
+| write                  | the operation that was given up, where its items are not  |
+|                        | known; "" if it cannot be read                            |
 | unknown                | "": an earlier release wrote only a reason                |
 """
 

@@ -7,6 +7,7 @@ somebody asks for them, to tell which of them are missing (`translate/repair.py`
 """
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -72,12 +73,13 @@ class History:
 
 
 class Tally:
-    """Adds up a history page by page; `keeps` the points too."""
+    """Adds up a history page by page; the points are kept too, unless there are more than `room` for them."""
 
-    def __init__(self, *, keeps: bool = False) -> None:
+    def __init__(self, *, room: float = 0) -> None:
         self._count = 0
         self._digest = 0
-        self._points: Counter[Point] | None = Counter() if keeps else None
+        self._room = room
+        self._points: Counter[Point] | None = Counter() if room > 0 else None
 
     def add(self, points: Iterable[Point]) -> None:
         for each in points:
@@ -85,6 +87,8 @@ class Tally:
             self._digest = (self._digest + each.digest) % _MODULUS
             if self._points is not None:
                 self._points[each] += 1
+        if self._points is not None and len(self._points) > self._room:
+            self._points = None
 
     def history(self) -> History:
         """Say what was added so far."""
@@ -94,7 +98,7 @@ class Tally:
 
 def history(points: Iterable[Point], *, keeps: bool = True) -> History:
     """Answer the history of points that are at hand."""
-    tally = Tally(keeps=keeps)
+    tally = Tally(room=math.inf if keeps else 0)
     tally.add(points)
     return tally.history()
 
@@ -142,6 +146,22 @@ class Series:
         return " ".join(filter(None, (self.key, self.run_id, self.dataset_name, self.dataset_digest)))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceView:
+    """What a trace says of itself; times are as the server writes them."""
+
+    name: str = ""
+    state: str = ""
+    request_time: str = ""
+    duration: str = ""
+    request: str = ""
+    response: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return " ".join(filter(None, (self.name, self.state, self.request_time)))
+
+
 Files = Mapping[str, FileView] | None  # by path below the root; None: they were not looked at
 
 
@@ -150,8 +170,9 @@ class RunView:
     """A run; times are in milliseconds, None where there is none.
 
     `inputs` are counted; `outputs` are pairs of a model and a step. `models` are the logged models it is the source
-    of; None where they were not looked for, or the backend knows no logged models. `is_upserted`: on a
-    secondary it has the client's id, which only an upsert into Azure ML's run history gives (`backends/azureml_runs`).
+    of; None where they were not looked for, or the backend knows no logged models. So are `traces`, by their ids, which
+    clients give and both sides share. `is_upserted`: on a secondary it has the client's id, which only an upsert into
+    Azure ML's run history gives (`backends/azureml_runs`).
     """
 
     ref: Ref
@@ -170,12 +191,16 @@ class RunView:
     outputs: frozenset[tuple[str, int]] = frozenset()
     models: frozenset[str] | None = None
     files: Files = None
+    traces: Mapping[str, TraceView] | None = None
     is_upserted: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelView:
-    """A logged model. Where a backend has none, its files in a run `stand_in` for it, and nothing else is there."""
+    """A logged model. Where a backend has none, its files in a run `stand_in` for it, and nothing else is there.
+
+    `deleted_runs` are those of the runs of its metrics that are deleted on this side; only a repair has to know.
+    """
 
     ref: Ref
     experiment_id: str = ""
@@ -188,15 +213,16 @@ class ModelView:
     metrics: Mapping[Series, History] = field(default_factory=dict)
     files: Files = None
     stands_in: bool = False
+    deleted_runs: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExperimentView:
-    """An experiment. `expected_name` is what a mirror's name should be, by its backend's rule; "" where any may be."""
+    """An experiment. `expected_names` are what a mirror may be called, by its backend's rule; none: anything."""
 
     ref: Ref
     name: str = ""
-    expected_name: str = ""
+    expected_names: tuple[str, ...] = ()
     lifecycle_stage: str = "active"
     tags: Mapping[str, str] = field(default_factory=dict)
 

@@ -7,11 +7,13 @@ holds back itself alone.
 
 import asyncio
 import math
+from collections.abc import Callable
 
 import structlog
 
 from dualtrack.core import breaker as breakers
 from dualtrack.core.breaker import Breaker, Position
+from dualtrack.core.standing import Occasion
 from dualtrack.delivery.worker import Worker
 from dualtrack.errors import JournalError
 from dualtrack.metrics import Metrics
@@ -25,7 +27,7 @@ _GAUGE = {Position.CLOSED: 0, Position.HALF_OPEN: 1, Position.OPEN: 2}
 
 
 class Dispatcher:
-    """Run with `run`; end with `stop`. `workers` lanes are delivered in parallel."""
+    """Run with `run`; end with `stop`. `workers` lanes are delivered in parallel; `tell` hears what arrived."""
 
     def __init__(
         self,
@@ -36,8 +38,10 @@ class Dispatcher:
         *,
         policy: breakers.Policy,
         workers: int,
+        tell: Callable[[str, Occasion], None],
     ) -> None:
         self.backend = backend
+        self.on_arrival = tell
         self._queue = queue
         self._clock = clock
         self._policy = policy

@@ -2,6 +2,7 @@
 
     sent, and no answer, or none that was recorded ─▶ everything up to there, whatever the next read makes of it
     acknowledged before this process began         ─▶ what the one before it may have sent: one read ahead
+    given up, and queued again by an operator      ─▶ everything up to there
     settled without the client hearing of it       ─▶ its repeats, for as long as clients repeat
 
 A point in doubt is looked for before it is sent (`translate.doubt`). A doubt is about entries, by their numbers:
@@ -26,7 +27,7 @@ class Doubts:
         self._repeated: dict[str, float] = {}
 
     def begin(self, key: str, earlier: int | None = None) -> None:
-        """A lane was read. `earlier` is the last entry in it that a process before this one may have sent."""
+        """A lane was read. `earlier` is the last entry in it that may have been sent, and nobody here remembers."""
         if earlier is not None:
             self._reach[key] = max(earlier, self._reach.get(key, earlier))
         self._read.pop(key, None)

@@ -51,7 +51,7 @@ class Files:
     def __init__(
         self, source: Side, target: Side, spool: Spool, queue: Queue, metrics: Metrics, *, fetches: int
     ) -> None:
-        self._source = source
+        self.source = source
         self._target = target
         self._spool = spool
         self._queue = queue
@@ -77,12 +77,30 @@ class Files:
                 await self._target.store.delete(root, told.path)
         elif told.operation == COPY:
             await self._copy(told.ref, told.path, twin)
-        elif spooled and await self._spool.holds(spooled):
+        elif await self._holds(spooled) and not (told.in_doubt and await self._can_be_read(told)):
             await self._put(told.ref, told.path, twin, spooled)
-        elif not await self._bring(told.ref, told.path, twin) and await self._is_missed(told):
+        elif await self._bring(told.ref, told.path, twin) or not await self._is_missed(told):
+            return ()
+        elif await self._holds(spooled):
+            await self._put(told.ref, told.path, twin, spooled)
+        else:
             detail = f"{told.path} of {told.ref.key}: no copy was kept, and the primary has it no more"
             return (Loss(kind=LossKind.FILE, item=told.path, reason=FILE_GONE, detail=detail),)
         return ()
+
+    async def _can_be_read(self, told: FileWrite) -> bool:
+        """Say whether the primary lets its file be read, or says that there is none."""
+        source = await self._source_root(told.ref)
+        if not source:
+            return False
+        try:
+            async with self.source.store.fetch(source, told.path):
+                return True
+        except RejectedError:
+            return False
+
+    async def _holds(self, spooled: str) -> bool:
+        return bool(spooled) and await self._spool.holds(spooled)
 
     async def _is_missed(self, told: FileWrite) -> bool:
         """Say whether a file that is nowhere was accepted, and not deleted since through the proxy."""
@@ -93,6 +111,10 @@ class Files:
         """Let go of a copy, unless somebody else still needs it."""
         if not await self._queue.is_spooled(spooled):
             await self._spool.remove(spooled)
+
+    def history(self, run_id: str) -> asyncio.Lock:
+        """Whoever adds a model to a run's history there holds this: the server reads it, appends, and writes it."""
+        return self._histories.setdefault(run_id, asyncio.Lock())
 
     async def copy_all(self, ref: Ref, twin: Twin) -> None:
         """Bring all files of `ref` that clients wrote to the primary's storage by themselves."""
@@ -132,7 +154,7 @@ class Files:
         if not source:
             return
         folders = []
-        for item in await self._source.store.list(source, path):
+        for item in await self.source.store.list(source, path):
             if item.is_dir:
                 if not await self._is_model(ref, f"{source.rstrip('/')}/{item.path}"):
                     folders.append(item.path)
@@ -143,7 +165,7 @@ class Files:
 
     async def _is_model(self, ref: Ref, folder: str) -> bool:
         """Say whether a folder of the primary's run is all of a logged model, which is brought over as such."""
-        owner = await self._queue.rooted(self._source.backend.name, [folder])
+        owner = await self._queue.rooted(self.source.backend.name, [folder])
         return owner is not None and owner.ref != ref and owner.root == folder
 
     async def _bring(self, ref: Ref, path: str, twin: Twin) -> bool:
@@ -152,7 +174,7 @@ class Files:
         if not source:
             return False
         # its turn comes before the primary is asked: nobody keeps an answer of it waiting
-        async with self._fetches, self._source.store.fetch(source, path) as fetched:
+        async with self._fetches, self.source.store.fetch(source, path) as fetched:
             if fetched is None:
                 return False
             async with self._here(fetched.size, fetched.chunks) as spooled:
@@ -162,7 +184,7 @@ class Files:
     @asynccontextmanager
     async def _here(self, size: int | None, chunks: AsyncIterator[bytes]) -> AsyncIterator[str]:
         """Bytes as a file of the spool, for as long as it is needed. It counts no `_fetches`: two may be nested."""
-        file = self._spool.begin(size, transient=True)
+        file = self._spool.begin(size, transient=True, is_bounded=False)
         try:
             async for chunk in chunks:
                 await file.write(chunk)
@@ -179,15 +201,15 @@ class Files:
         source = await self._source_root(told.ref)
         if not source:
             return False
-        if await self._source.store.list(source, told.path):
+        if await self.source.store.list(source, told.path):
             return True
-        async with self._source.store.fetch(source, told.path) as fetched:
+        async with self.source.store.fetch(source, told.path) as fetched:
             return fetched is not None
 
     async def _source_root(self, ref: Ref) -> str:
-        name = self._source.backend.name
+        name = self.source.backend.name
         twin = await self._queue.twin(ref, name)
-        return await self._root(self._source, twin or Twin(ref=ref, backend=name, backend_id=BackendId(ref.client_id)))
+        return await self._root(self.source, twin or Twin(ref=ref, backend=name, backend_id=BackendId(ref.client_id)))
 
     async def _root(self, side: Side, twin: Twin) -> str:
         """Where the files of a run or model lie on a side; asked for once if no answer has told it yet."""
@@ -222,7 +244,7 @@ class Files:
             there = twin if named == ref else await self._queue.twin(named, name)
             if there is not None and not there.is_discarded and not there.is_stand_in:
                 ids[named] = there.backend_id
-        own, primary = (await self._source_root(ref)).rstrip("/"), self._source.backend.name
+        own, primary = (await self._source_root(ref)).rstrip("/"), self.source.backend.name
         # a client writes down the root that it was shown
         roots = [spelled for spelled in (own, client_uri(own, primary, primary)) if spelled]
 
@@ -238,8 +260,7 @@ class Files:
         entry = await asyncio.to_thread(history_entry, content, run_id, path)
         if entry is None:
             return
-        # the server reads the tag, appends, and writes it: two at once would lose one
-        async with self._histories.setdefault(run_id, asyncio.Lock()):
+        async with self.history(run_id):
             await self._add_history(run_id, entry)
 
     async def _add_history(self, run_id: str, entry: Document) -> None:

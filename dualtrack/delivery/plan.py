@@ -5,7 +5,7 @@ first (Azure ML) takes many in one call.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from dualtrack.core.coalesce import Batch, Items, coalesce
@@ -24,6 +24,7 @@ class BatchStep:
     run: Ref
     batch: Batch
     settled_at: float
+    queued_at: float = 0.0
 
     @property
     def done(self) -> tuple[int, ...]:
@@ -42,6 +43,10 @@ class SingleStep:
     @property
     def settled_at(self) -> float:
         return self.entry.settled_at
+
+    @property
+    def queued_at(self) -> float:
+        return self.entry.queued_at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,9 +92,9 @@ def plan(key: str, entries: Sequence[Entry], limits: BatchLimits) -> Iterator[St
             readings.advance()
             yield current
             continue
-        run, settled_at = readings.run, current.settled_at
+        run, first = readings.run, current.entry
         for batch in coalesce(readings.adjacent(run), limits):
-            yield BatchStep(run=run, batch=batch, settled_at=settled_at)
+            yield BatchStep(run=run, batch=batch, settled_at=first.settled_at, queued_at=first.queued_at)
 
 
 class _Readings:
@@ -117,7 +122,8 @@ class _Readings:
         self.current = SingleStep(entry=entry, reading=reading)
         self.run = reading.subject or self._lane
         if self.run.kind is EntityKind.RUN:
-            self.items = items(entry.seq, reading)
+            listed = items(entry.seq, reading)
+            self.items = replace(listed, attempted=True) if listed is not None and entry.attempted else listed
 
     def adjacent(self, run: Ref) -> Iterator[Items]:
         """Yield from here on what can share batches about `run`, and stop at the first thing that cannot."""

@@ -9,7 +9,12 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from dualtrack.core.ids import Ref, Twin
-from dualtrack.ports import Adopter, Queue
+from dualtrack.core.loss import LossKind
+from dualtrack.delivery.losses import as_files, of_entity
+from dualtrack.delivery.outcome import Done, Outcome, Rewritten, WaitFor, parked
+from dualtrack.delivery.plan import BatchStep, SingleStep
+from dualtrack.ports import Adopter, Lane, Loss, Queue
+from dualtrack.translate.mlflow import batch_references, references
 from dualtrack.translate.references import Reference
 
 
@@ -44,11 +49,33 @@ class Resolver:
         self._queue = queue
         self._adopter = adopter
 
-    async def resolve(self, key: str, references: Sequence[Reference]) -> Resolution:
-        """Answer for all of `references` of a write in lane `key`. Raises what asking the primary raises."""
+    async def find(self, lane: Lane, step: BatchStep | SingleStep) -> Known | Outcome:
+        """Find all ids that a step names on this backend, or say what is to be done instead.
+
+        Raises what asking the primary raises.
+        """
+        match step:
+            case BatchStep():
+                wanted = batch_references(step.batch, step.run)
+            case SingleStep():
+                wanted = references(step.reading)
+        resolution = await self._resolve(lane.key, wanted)
+        match resolution:
+            case Awaited(ref=ref):
+                return Rewritten() if ref.key == lane.key else WaitFor(key=ref.key)
+            case Discarded(ref=ref):
+                return Done(outcome="skipped", losses=(of_entity(lane, ref, "discarded", "is not mirrored"),))
+            case Known(absent=absent):
+                subject = step.run if isinstance(step, BatchStep) else step.reading.subject
+                if subject in absent:
+                    return parked(step, f"{subject.key} exists neither here nor on the primary")
+                return resolution
+
+    async def _resolve(self, key: str, wanted: Sequence[Reference]) -> Resolution:
+        """Answer for all that is `wanted` of a write in lane `key`."""
         twins: dict[Ref, Twin] = {}
         absent: list[Ref] = []
-        for reference in references:
+        for reference in wanted:
             ref = reference.ref
             twin = await self._queue.twin(ref, self._backend)
             if twin is not None and twin.is_discarded:
@@ -67,3 +94,18 @@ class Resolver:
                 return Awaited(ref=awaited)
             absent.append(ref)
         return Known(twins=twins, absent=tuple(absent))
+
+
+def absences(lane: Lane, known: Known) -> tuple[Loss, ...]:
+    """What a write that names these has to do without."""
+    absent = tuple(
+        Loss(
+            kind=LossKind.REFERENCE,
+            item=ref.key,
+            reason="unknown_reference",
+            detail=f"{ref.key} is unknown to both sides; kept as it is",
+        )
+        for ref in known.absent
+    )
+    nameless = (ref for ref, twin in known.twins.items() if twin.is_stand_in)
+    return absent + tuple(as_files(lane, ref) for ref in nameless)

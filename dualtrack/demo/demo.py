@@ -86,7 +86,7 @@ def run_demo(keep: bool, json: bool, directory: Path | None) -> int:
     console = Console(stderr=json, highlight=False)
     try:
         with _sigterm_as_interrupt(), _folder(directory, keep=keep) as root, ExitStack() as stack:
-            site = _start(root, stack, console)
+            site = _start(root, stack, console, keep=keep)
             report = _train_and_compare(site, root, console)
             if json:
                 _print_json(report, site)
@@ -109,7 +109,7 @@ def run_demo(keep: bool, json: bool, directory: Path | None) -> int:
 # ---- the steps ---------------------------------------------------------------------------------------------------
 
 
-def _start(root: Path, stack: ExitStack, console: Console) -> Site:
+def _start(root: Path, stack: ExitStack, console: Console, *, keep: bool) -> Site:
     require_mlflow()
     tokens = Secrets()
     with _step(console, "two MLflow servers, each behind an emulated workspace"):
@@ -128,7 +128,9 @@ def _start(root: Path, stack: ExitStack, console: Console) -> Site:
         for server in servers:
             server.wait_ready()
         _shift_ids(servers[1])
-    site = _site(root, servers, emulators, tokens)
+    # what stays up is where every command and example looks for it
+    ports = (free_port(5000), free_port(5001)) if keep else (free_port(), free_port())
+    site = _site(root, servers, emulators, tokens, ports)
     with _step(console, "the proxy: dualtrack serve"):
         proxy = _launch(["serve"], site, root / "serve.log")
         stack.callback(proxy.stop)
@@ -136,8 +138,10 @@ def _start(root: Path, stack: ExitStack, console: Console) -> Site:
     return site
 
 
-def _site(root: Path, servers: list[MlflowServer], emulators: list[Emulator], tokens: Secrets) -> Site:
-    listen, admin = free_port(), free_port()
+def _site(
+    root: Path, servers: list[MlflowServer], emulators: list[Emulator], tokens: Secrets, ports: tuple[int, int]
+) -> Site:
+    listen, admin = ports
     site = Site(
         proxy=f"http://127.0.0.1:{listen}",
         admin=f"http://127.0.0.1:{admin}",
@@ -233,12 +237,13 @@ def _wait(site: Site, root: Path, console: Console) -> None:
     """Leave everything up until Ctrl-C."""
     for label, url in (
         ("proxy", site.proxy),
-        ("admin", site.admin),
+        ("status page, metrics", site.admin),
         ("server behind databricks", site.servers[0]),
         ("server behind azureml", site.servers[1]),
     ):
         console.print(f"{label:32} {url}", soft_wrap=True)
     console.print(f"{'files':32} {root}", soft_wrap=True)
+    console.print(f"{'token of the status page':32} {site.environment['DEMO_ADMIN_TOKEN']}", soft_wrap=True)
     console.print(f"Train with MLFLOW_TRACKING_URI={site.proxy}; Ctrl-C stops everything.", soft_wrap=True)
     try:
         threading.Event().wait()

@@ -34,11 +34,15 @@ QUIET = {
 }
 
 
-def free_port() -> int:
-    """Find a loopback port that nobody listens on now.
+def free_port(preferred: int | None = None) -> int:
+    """Find a loopback port that nobody listens on now, the preferred one if it is free.
 
     Not one that the system gives away: those it may use for an outgoing connection before our child listens on it.
     """
+    if preferred is not None:
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", preferred))
+            return preferred
     for _ in range(100):
         port = PORTS.start + secrets.randbelow(len(PORTS))
         with contextlib.suppress(OSError), socket.socket() as probe:

@@ -41,14 +41,18 @@ class Delay:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DropBefore:
-    """Close the connection; nothing was done."""
+    """Close the connection, or with `resets` break it (TCP RST); nothing was done."""
+
+    resets: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DropAfter:
-    """Do the work, then close the connection: the write happened and the answer is lost."""
+    """Do the work, then close or break the connection: the write happened and the answer is lost."""
+
+    resets: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from itertools import chain, islice
 from typing import Any, TypeAlias
 
 JSON: TypeAlias = Any
@@ -99,15 +100,19 @@ class Duplicates:
         if path.endswith(("/runs/log-metric", "/runs/log-batch")):
             self._points.update(set(_points(path, body)))  # twice inside one request is the client's own doing
 
-    def report(self) -> dict[str, JSON]:
+    def report(self, examples: int = EXAMPLES_MAX) -> dict[str, JSON]:
+        """Count them; of the points as many are named as `examples` says, each as often as it came too often."""
         points = [key for key, count in self._points.items() if count > 1]
         made = {kind: [mark for mark, count in marks.items() if count > 1] for kind, marks in self._made.items()}
         return {
             "metric_points": sum(self._points[key] - 1 for key in points),
             **{kind: sum(self._made[kind][mark] - 1 for mark in marks) for kind, marks in made.items()},
-            "metric_point_examples": [list(key) for key in points[:EXAMPLES_MAX]],
+            "metric_point_examples": [list(key) for key in islice(self._surplus(), examples)],
             **{f"{kind.removesuffix('s')}_examples": marks[:EXAMPLES_MAX] for kind, marks in made.items()},
         }
+
+    def _surplus(self) -> Iterator[tuple[str, ...]]:
+        return chain.from_iterable([key] * (count - 1) for key, count in self._points.items())
 
     def clear(self) -> None:
         self._points.clear()

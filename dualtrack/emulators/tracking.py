@@ -9,7 +9,7 @@ naming rules and the duplicate counters; all others pass in chunks.
     DELETE /__emulator__/log                  forget requests and duplicates
     POST   /__emulator__/faults               set the rules (see `faults`); they replace the ones before
     DELETE /__emulator__/faults               no rules; calls in a black hole are dropped
-    GET    /__emulator__/duplicates           metric points and marked runs, experiments and models, stored twice
+    GET    /__emulator__/duplicates?examples=N  metric points and marked runs, experiments and models, stored twice
     POST   /__emulator__/tokens               take one more: {"token": …, "lifetime": seconds, "who": …}
     DELETE /__emulator__/tokens               end all that were issued
     GET    /__emulator__/identity?resource=R  issue one, as a managed identity's endpoint does (`IDENTITY_ENDPOINT`)
@@ -19,6 +19,8 @@ import asyncio
 import io
 import json
 import re
+import socket
+import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -42,7 +44,7 @@ from dualtrack.emulators.faults import (
     name_of,
     parse_rules,
 )
-from dualtrack.emulators.record import Duplicates, RequestLog, parse_object
+from dualtrack.emulators.record import EXAMPLES_MAX, Duplicates, RequestLog, parse_object
 from dualtrack.emulators.spoilt import spoil
 from dualtrack.emulators.tokens import Tokens
 
@@ -52,6 +54,7 @@ CHUNK_BYTES = 64 * 1024
 JSON_BYTES_MAX = 64 * 1024 * 1024
 # uvicorn closes idle connections after 5 s; a POST on a connection that just went is not ours to repeat.
 KEEPALIVE_SECONDS = 2
+AT_ONCE = struct.pack("ii", 1, 0)  # of SO_LINGER: a close sends RST
 # calls that middlewares see; the files among them, and all of the UI, are no JSON and stream
 OF_API, OF_FILES = re.compile(r"/api/|[a-z]+:"), "/mlflow-artifacts/"
 HOP_BY_HOP = frozenset(
@@ -290,14 +293,14 @@ class _Emulator:
             case Refuse() as refusal:
                 self._log.note(number, status=refusal.status)
                 return self._refuse(refusal)
-            case DropBefore():
-                return _drop(request)
+            case DropBefore(resets=resets):
+                return _drop(request, resets=resets)
             case BlackHole():
                 await released.wait()
                 return _drop(request)
-            case DropAfter():
+            case DropAfter(resets=resets):
                 await self._serve(request, number, body, is_kept=True)
-                return _drop(request)
+                return _drop(request, resets=resets)
             case other:
                 assert_never(other)
 
@@ -485,8 +488,8 @@ class _Emulator:
         self._released = asyncio.Event()
         return web.json_response({"rules": 0})
 
-    async def show_duplicates(self, _request: web.Request) -> web.Response:
-        return web.json_response(self._duplicates.report())
+    async def show_duplicates(self, request: web.Request) -> web.Response:
+        return web.json_response(self._duplicates.report(int(request.query.get("examples", EXAMPLES_MAX))))
 
     async def add_token(self, request: web.Request) -> web.Response:
         given = parse_object(await request.read())
@@ -525,9 +528,11 @@ def _behind(middleware: Middleware, send: Send) -> Send:
     return passed
 
 
-def _drop(request: web.Request) -> web.StreamResponse:
-    """Close the connection with no answer; what is returned finds nobody to read it."""
+def _drop(request: web.Request, *, resets: bool = False) -> web.StreamResponse:
+    """Close the connection with no answer, or break it; what is returned finds nobody to read it."""
     if request.transport is not None:
+        if resets:
+            request.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
         request.transport.abort()
     return web.Response(status=500)
 

@@ -48,6 +48,7 @@ _UNSUPPORTED = {
     "createPresignedDownloadUrl": "Presigned download",
     "createPresignedUploadUrl": "Presigned upload",
 }
+_OF_FILES = frozenset({"uploadArtifact", "downloadArtifact"})  # a listing and a delete may be of a whole root
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +102,7 @@ class ArtifactRoutes:
         named = match.params.get("artifact_path", "")
         if operation == "listProxiedArtifacts":
             named = next(iter(parse_qs(query).get("path", [""])), "")
-        place = await self._place(named)
+        place = await self._place(named, is_file=operation in _OF_FILES)
         match operation:
             case "uploadArtifact":
                 return await self._upload(request, place, target, is_file=not named.endswith("/") and bool(place.path))
@@ -112,12 +113,12 @@ class ArtifactRoutes:
             case _:
                 return await self._download(request, place, target)
 
-    async def _place(self, named: str) -> Place:
+    async def _place(self, named: str, *, is_file: bool) -> Place:
         try:
             path = effective(named)
         except UnsafePathError as error:
             raise Refusal(400, "INVALID_PARAMETER_VALUE", str(error)) from error
-        place = await self._roots.find(path)
+        place = await self._roots.find(path, is_file=is_file)
         if place is None:
             message = f"no artifact root that a backend named lies above {path!r}; ask for its run or model first"
             raise Refusal(404, "RESOURCE_DOES_NOT_EXIST", message)
@@ -184,7 +185,7 @@ class ArtifactRoutes:
             if request.method == "DELETE":
                 await store.delete(place.root, place.path)
                 return web.json_response({}, headers=_ALONE)
-            upload = self._upload_of(request, needs_copy=True)
+            upload = self._upload_of(request, needs_copy=True, transient=True)
             try:
                 spooled = await upload.kept()
                 await store.put(place.root, place.path, self._spool.path(spooled.name))
@@ -238,14 +239,14 @@ class ArtifactRoutes:
             hint = "until a secondary has them the primary has them alone; `spool.max_size` allows more"
             log.warning("proxy.files_without_copy", used_bytes=used, capacity_bytes=capacity, hint=hint)
 
-    def _upload_of(self, request: web.BaseRequest, *, needs_copy: bool) -> Upload:
-        copy = self._begin(request.content_length, needs_copy=needs_copy)
+    def _upload_of(self, request: web.BaseRequest, *, needs_copy: bool, transient: bool = False) -> Upload:
+        copy = self._begin(request.content_length, needs_copy=needs_copy, transient=transient)
         body = body_chunks(request, self._rules.body_timeout)
         return Upload(body, request.content_length, copy, needs_copy=needs_copy)
 
-    def _begin(self, size: int | None, *, needs_copy: bool) -> SpoolFile | None:
+    def _begin(self, size: int | None, *, needs_copy: bool, transient: bool) -> SpoolFile | None:
         try:
-            return self._spool.begin(size)
+            return self._spool.begin(size, transient=transient)
         except SpoolError as error:
             if needs_copy:
                 raise spool_refused(error) from error

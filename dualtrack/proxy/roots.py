@@ -43,7 +43,7 @@ _RUN_ID = re.compile(r"[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _MODEL_ID = re.compile(r"m-[0-9a-f]{32}")
 _LARGE = 256 * 1024  # bytes of JSON that are read, walked and written in some 10 ms
 _TRACE = re.compile(r"(traces/[^/]+/artifacts)(?:/(.*))?", re.DOTALL)  # facts section 7
-_FOUND = 1_000  # roots that are known without asking the journal
+_FOUND = 1_000  # places whose root is known without asking the journal
 _LOOKS = 4  # ids of one path that are asked for
 _FILTERS = ("filter", "filter_string")
 
@@ -85,7 +85,9 @@ class Roots:
         self._primary = primary
         self._lookers = lookers
         self._written: set[tuple[EntityKind, str]] = set()
-        self._found: dict[str, Twin] = {}  # of the primary, by their roots: a run's files come one after the other
+        # of the primary, by place: whose root is the longest at or above it. A run's files come one after the other; it
+        # is not by root, because a model's may lie below its run's (`models.front`)
+        self._found: dict[str, Twin] = {}
 
     # --- outward ------------------------------------------------------------------------------------------------
 
@@ -122,7 +124,7 @@ class Roots:
         stated = learned(document)
         new = [item for item in stated if item[:2] not in self._written and item[2]]
         if new and await self._remember(self._primary, new):
-            self._found.clear()  # a new root may lie below one that was found
+            self.forget_found()
             if len(self._written) > _REMEMBERED:
                 self._written.clear()
             self._written.update(item[:2] for item in new)
@@ -136,6 +138,10 @@ class Roots:
             log.warning("proxy.roots_not_learned", roots=len(stated), error=str(error))
             return False
         return True
+
+    def forget_found(self) -> None:
+        """There is a new root, which may lie below one that was found."""
+        self._found = {}  # a new one: who is just asking keeps what it hears in the old one
 
     # --- inward -------------------------------------------------------------------------------------------------
 
@@ -189,15 +195,18 @@ class Roots:
 
     # --- where a path leads -------------------------------------------------------------------------------------
 
-    async def find(self, path: str) -> Place | None:
-        """Answer where the artifact path of a client's request leads, None if to no root that a backend stated."""
+    async def find(self, path: str, *, is_file: bool = False) -> Place | None:
+        """Answer where the artifact path of a client's request leads, None if to no root that a backend stated.
+
+        `is_file` says that it is no root itself: whose its folder is, it is.
+        """
         candidates = locate(path, self._primary)
         if not candidates:
             return None
         backend = candidates[0].backend
         if backend not in self._lookers:
             return None
-        twin = await self._rooted(backend, candidates)
+        twin = await self._rooted(backend, candidates, is_file=is_file)
         if twin is not None and (twin.ref.kind is not EntityKind.EXPERIMENT or is_hostless(twin.root)):
             below = next(item.path for item in candidates if item.uri == twin.root)
             owner = twin.ref if twin.ref.kind is not EntityKind.EXPERIMENT and backend == self._primary else None
@@ -209,18 +218,19 @@ class Roots:
         # the primary's own artifact routes decide about what lies there
         return Place(backend=backend, root=_OWN, path=path)
 
-    async def _rooted(self, backend: str, candidates: list[Candidate]) -> Twin | None:
+    async def _rooted(self, backend: str, candidates: list[Candidate], *, is_file: bool = False) -> Twin | None:
         """The run or model below whose root it is, asked for if nobody has met it yet; else the experiment."""
         uris = [item.uri for item in candidates]
-        if backend == self._primary and (found := next(filter(None, map(self._found.get, uris)), None)) is not None:
+        above, known = uris[int(is_file) :], self._found
+        if backend == self._primary and above and (found := known.get(above[0])) is not None:
             return found
         twin = await self._known.rooted(backend, uris)
         if twin is None or twin.ref.kind is EntityKind.EXPERIMENT:
             return await self._look_up(backend, uris) or twin
-        if backend == self._primary:
-            if len(self._found) >= _FOUND:
-                self._found.clear()
-            self._found[twin.root] = twin
+        if backend == self._primary and twin.root in above:
+            if len(known) >= _FOUND:
+                known.clear()
+            known[above[0]] = twin
         return twin
 
     async def _look_up(self, backend: str, uris: list[str]) -> Twin | None:

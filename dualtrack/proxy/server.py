@@ -35,6 +35,8 @@ from dualtrack.proxy.writes import WriteRoutes
 log = structlog.get_logger("dualtrack.proxy")
 
 _DOWNLOAD = "getModelVersionArtifact"
+# why a registry call is refused
+_UNITY_CATALOG, _NOT_ARRIVED = "unity_catalog", "not_arrived"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +74,7 @@ class Proxy:
         self._version = version
         self._mirrored = mirrored
         self._registry = registry
+        metrics.at_zero(metrics.registry_refused, (_UNITY_CATALOG, _NOT_ARRIVED))
         self._observed: dict[tuple[str, str], tuple[Callable[[], None], Callable[[float], None]]] = {}
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -128,7 +131,7 @@ class Proxy:
     async def _route(self, request: web.BaseRequest, match: Match | None, path: str, query: str) -> web.StreamResponse:
         target = f"{path}?{query}" if query else path
         if match is None:
-            check_registry(path)
+            self._check_registry(path)
             self._metrics.unknown_routes.inc()
             return await self._primary.pass_on(request, target, "primary-only")
         goes, mirrored = match.route.goes, self._mirrored
@@ -151,6 +154,13 @@ class Proxy:
         label = "primary-only" if match.route.kind is Kind.WRITE else "read"
         query = within_pages(match.route.operation, query, self._rules.history_page)
         return await self._primary.pass_on(request, f"{path}?{query}" if query else path, label)
+
+    def _check_registry(self, path: str) -> None:
+        try:
+            check_registry(path)
+        except Refusal:
+            self._metrics.registry_refused.labels(_UNITY_CATALOG).inc()
+            raise
 
     async def _unmirrored(self, request: web.BaseRequest, target: str, mirrored: Mirrored) -> web.StreamResponse:
         response = await self._primary.pass_on(request, target, "primary-only")
@@ -190,7 +200,7 @@ class Proxy:
         try:
             return await self._registry.relay(request, match, api_path(path), query, body)
         except Refusal:
-            self._metrics.registry_refused.labels("not_arrived").inc()
+            self._metrics.registry_refused.labels(_NOT_ARRIVED).inc()
             raise
 
 

@@ -71,6 +71,8 @@ class WriteRoutes:
             lambda: self._primary.ask(request, target, body),
             lambda answer: self._settlement(exchange, opened, answer),
         )
+        if opened.key is None:
+            self._roots.forget_found()  # what was made has a root, whether its answer is read for it or not
         response = await self._shown(response)
         self._overhead.observe(time.perf_counter() - started - opened.upstream_seconds)
         return response

@@ -74,6 +74,7 @@ class WholeAdopter:
         self._primary = primary
         self._secondaries = secondaries
         self._metrics = metrics
+        metrics.at_zero(metrics.adoptions, (name for name in secondaries if name != source), EntityKind)
         # a lock lives as long as somebody holds or awaits it
         self._busy: WeakValueDictionary[tuple[Ref, str], asyncio.Lock] = WeakValueDictionary()
 
@@ -84,10 +85,10 @@ class WholeAdopter:
         """Adopt, on `terms`."""
         lock = self._busy.setdefault((ref, backend), asyncio.Lock())
         async with lock:
-            if await self._journal.twin(ref, backend) is not None:
-                return Adopted(ref=ref)
-            if not is_own and await self._journal.is_pending(backend, ref.key):
-                return Adopted(ref=ref)  # somebody else was faster
+            # in this order: a create that is delivered meanwhile leaves its lane and has its id at once
+            is_pending = not is_own and await self._journal.is_pending(backend, ref.key)
+            if is_pending or await self._journal.twin(ref, backend) is not None:
+                return Adopted(ref=ref)  # there, or somebody else was faster
             return await self._adopt(ref, backend, terms)
 
     async def _adopt(self, ref: Ref, backend: str, terms: Terms) -> Adopted:

@@ -1,7 +1,7 @@
 """Histories of many runs in few requests, where the primary can do that: open-source MLflow, for its web pages.
 
 One request answers one metric of many runs, where the common route needs one for each run. What does not fit, or cannot
-be read this way (JSON has no NaN), is left to the common route. A backend that lacks it is asked once.
+be read this way, is left to the common route. A backend that lacks it is asked once.
 """
 
 from collections import Counter, defaultdict

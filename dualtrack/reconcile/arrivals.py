@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from dualtrack.errors import UnreachableError
 from dualtrack.ports import Clock, Queue
+from dualtrack.reconcile.patience import Patience
 
 # a lane that comes to wait for a held one is no progress, so nobody calls
 _LOOK_SECONDS = 2.0
@@ -17,12 +18,12 @@ _LOOK_SECONDS = 2.0
 class Arrivals:
     """Of one backend. `wake` hears the journal (`on_due`); `run` works while something is awaited.
 
-    When nothing has arrived for `patience` seconds while the backend is known to be down, `run` raises
+    When nothing has arrived for as long as there is `patience` while the backend is known to be down, `run` raises
     `UnreachableError`: what is queued stays queued.
     """
 
     def __init__(
-        self, queue: Queue, backend: str, clock: Clock, is_up: Callable[[], bool | None], patience: float
+        self, queue: Queue, backend: str, clock: Clock, is_up: Callable[[], bool | None], patience: Patience
     ) -> None:
         self._queue = queue
         self._backend = backend
@@ -62,8 +63,8 @@ class Arrivals:
             self._moved.clear()
             if await self._look() or not (self._awaited or self._all):
                 arrived_at = self._clock.now()
-            elif self._is_up() is False and self._clock.now() - arrived_at > self._patience:
-                cause = f"nothing could be delivered for {self._patience:.0f} s; what is left is kept"
+            elif self._is_up() is False and self._clock.now() - arrived_at > self._patience.seconds:
+                cause = f"nothing could be delivered for {self._patience.seconds:.0f} s; what is left is kept"
                 raise UnreachableError(self._backend, "backfill", cause)
 
     async def _look(self) -> bool:

@@ -16,14 +16,14 @@ Runs that are themselves mirrors of something on the target are there by that, a
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
 
 from dualtrack.core.exchange import Document, Exchange
 from dualtrack.core.ids import ClientId, EntityKind, Ref, Twin
-from dualtrack.errors import RejectedError
+from dualtrack.errors import BackendError, RejectedError
 from dualtrack.ports import Clock, Journal
 from dualtrack.reconcile import album
 from dualtrack.reconcile.adopter import Adopted, Terms, WholeAdopter
@@ -104,7 +104,10 @@ class _Missing:
 
 
 class Backfill:
-    """From `primary` to `backend`. One `run` at a time; `tally` can be read meanwhile."""
+    """From `primary` to `backend`. One `run` at a time; `tally` can be read meanwhile.
+
+    `total` is how many runs there are to look at, once they are counted.
+    """
 
     def __init__(
         self,
@@ -118,22 +121,27 @@ class Backfill:
         clock: Clock,
         *,
         is_up: Callable[[], bool | None],
-        patience: float,
     ) -> None:
         self._journal = journal
         self._source = source
+        self._primary = primary
         self._albums = albums
         self._backend = backend
         self._secondary = secondary
         self._adopter = adopter
-        self._patience = Patience(clock, patience)
+        self._patience = Patience(clock, 0.0)  # each `run` says how much of it there is
         self._there = Lister(primary, source, self._patience)
         self._here = Lister(secondary, backend, self._patience)
-        self.arrivals = Arrivals(journal, backend, clock, is_up, patience)
+        self.arrivals = Arrivals(journal, backend, clock, is_up, self._patience)
         self._room = asyncio.Semaphore(ROOM)
         self._reading = asyncio.Semaphore(_READING)
         self._homes = asyncio.Semaphore(_EXPERIMENTS)
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget how far the last one came."""
         self.tally = Tally()
+        self.total: int | None = None
 
     def _count(self, name: str, by: int = 1) -> None:
         self.tally = replace(self.tally, **{name: getattr(self.tally, name) + by})
@@ -143,32 +151,41 @@ class Backfill:
         if len(self.tally.problems) < _TOLD:
             self.tally = replace(self.tally, problems=(*self.tally.problems, problem))
 
-    async def run(self, selection: Selection, *, is_alone: bool = False) -> Tally:
-        """Bring over all that is selected, and wait until it has arrived.
+    async def run(
+        self, selection: Selection, patience: float, *, is_alone: bool = False, counts: bool = False
+    ) -> Tally:
+        """Bring over all that is selected, and wait until it has arrived; go on through `patience` seconds of trouble.
 
-        `is_alone` says that no client writes meanwhile: then wait for what came along, too, until nothing is queued.
+        `counts` lists the runs ahead, for `total`. `is_alone` says that no client writes meanwhile: then wait for what
+        came along, too, until nothing is queued.
         Raise `RejectedError` for a selection that the primary does not understand, `UnreachableError` and
         `UnauthorizedError` when a backend was in trouble for too long.
         """
-        self.tally = Tally()
+        self.clear()
+        self._patience.seconds = patience
         try:
             async with asyncio.TaskGroup() as group:
-                watch = group.create_task(self.arrivals.run(), name="backfill arrivals")
+                aside = [group.create_task(self.arrivals.run(), name="backfill arrivals")]
+                if counts:
+                    aside.append(group.create_task(self._count_all(selection), name="backfill total"))
                 await self._all(selection, group)
                 if is_alone:
                     await self.arrivals.of_all()
-                watch.cancel()
+                for task in aside:
+                    task.cancel()
         except BaseExceptionGroup as raised:
             raise _first(raised) from raised
         return self.tally
 
-    async def count(self, selection: Selection) -> AsyncIterator[int]:
-        """Answer how many runs there are to look at, growing until it is known."""
+    async def _count_all(self, selection: Selection) -> None:
         total = 0
-        async for listed, _ in self._experiments(selection):
-            async for page in self._there.runs(_id(listed), wanted=selection.wanted, since=selection.since):
-                total += len(page)
-                yield total
+        try:
+            async for listed, _ in self._experiments(selection):
+                async for page in self._there.runs(_id(listed), wanted=selection.wanted, since=selection.since):
+                    total += len(page)
+        except BackendError:
+            return  # the work itself asks the same, and says so; without a total it goes on
+        self.total = total
 
     async def _all(self, selection: Selection, group: asyncio.TaskGroup) -> None:
         under_way: set[asyncio.Task[None]] = set()
@@ -226,17 +243,43 @@ class Backfill:
         self._note(f"{home.ref.key} has no place on {self._backend}: see `dualtrack parked list`")
         return None
 
-    async def is_deleted_there(self, place: Twin) -> bool:
-        found = await self._patience(lambda: self._secondary.get(EntityKind.EXPERIMENT, place.backend_id))
-        return field(found, "experiment", "lifecycle_stage") == "deleted"
+    async def restore(self, home: _Home, place: Twin) -> bool:
+        """Restore it there; False when that takes a person."""
+        return await self._change(home, restoration(home.ref.client_id), lambda: self._is_deleted_there(place))
+
+    async def delete(self, home: _Home, place: Twin) -> None:
+        """Delete it there if it still is to be: a client may have restored it."""
+
+        async def is_due() -> bool:
+            return not await self._is_deleted_there(place) and await self._is_deleted_here(home)
+
+        await self._change(home, deletion(home.ref.client_id), is_due)
+
+    async def _is_deleted_there(self, place: Twin) -> bool:
+        return _is_deleted(await self._patience(lambda: self._secondary.get(EntityKind.EXPERIMENT, place.backend_id)))
+
+    async def _is_deleted_here(self, home: _Home) -> bool:
+        return _is_deleted(await self._patience(lambda: self._primary.get(EntityKind.EXPERIMENT, home.ref.client_id)))
 
     async def has_mirrors(self, place: Twin) -> bool:
         return await self._here.has_mirrors(place.backend_id, self._source)
 
-    async def change(self, home: _Home, exchange: Exchange) -> None:
-        """Queue a change of the experiment, before all that was acknowledged since it was listed."""
-        await self._journal.replace(self._backend, home.ref.key, home.upto, [exchange])
-        await self.arrivals.of(home.ref.key)
+    async def _change(self, home: _Home, exchange: Exchange, is_due: Callable[[], Awaitable[bool]]) -> bool:
+        """Queue a change of the experiment behind all that was acknowledged of it, and await it, if it is due then."""
+        key = home.ref.key
+        for _ in range(_TRIES):
+            if not await self.arrivals.of(key):
+                break
+            upto = self._journal.last_seq()
+            if not await is_due():
+                return True
+            # between this and the first line of `append`, which takes the numbers, nothing is awaited
+            if not self._journal.has_grown(key, upto):
+                await self._journal.append(self._backend, key, [exchange])
+                return await self.arrivals.of(key)
+        hint = "see `dualtrack parked list`, or bring it over again"
+        self._note(f"{key}: {exchange.operation} waits on {self._backend} for its other writes: {hint}")
+        return False
 
     async def _bring(self, ref: Ref, terms: Terms) -> Adopted:
         async with self._reading:
@@ -326,13 +369,14 @@ class _Visit:
         self._selection = selection
         self._group = group
         self._place: Twin | None = None
+        self._is_new = False  # brought here by this visit, undeleted
         self._is_open: bool | None = None
         self._marks = True
         self._under_way: set[asyncio.Task[None]] = set()
 
     async def go(self) -> None:
         if not (self._selection.is_of_runs or self._home.is_mirror):
-            self._place = await self._backfill.place(self._home)
+            self._place = await self._placed()
         async for page in self._backfill.runs(self._home, self._selection):
             left = await self._backfill.missing(EntityKind.RUN, page)
             for start in range(0, len(left), album.RUNS):
@@ -344,6 +388,10 @@ class _Visit:
                     await self._begin(missing)
         await self._arrived()
         await self._delete()
+
+    async def _placed(self) -> Twin | None:
+        self._is_new = not await self._backfill.is_known(self._home.ref)
+        return await self._backfill.place(self._home)
 
     async def _begin_runs(self, some: Sequence[_Missing]) -> None:
         read = await self._backfill.album(some)
@@ -362,11 +410,11 @@ class _Visit:
         task.add_done_callback(self._under_way.discard)
 
     async def _open(self) -> bool:
-        place = self._place = self._place or await self._backfill.place(self._home)
+        place = self._place = self._place or await self._placed()
         if place is None or place.is_discarded:
             return False
-        if self._home.is_deleted and await self._backfill.is_deleted_there(place):
-            await self._backfill.change(self._home, restoration(self._home.ref.client_id))
+        if self._home.is_deleted and not await self._backfill.restore(self._home, place):
+            return False
         # asked once: from here on whatever is made there is known to the id map, or has its lane
         self._marks = await self._backfill.has_mirrors(place)
         return True
@@ -377,14 +425,19 @@ class _Visit:
 
     async def _delete(self) -> None:
         place = self._place
-        if not self._home.is_deleted or place is None or place.is_discarded:
+        if place is None or place.is_discarded:
             return
-        if not await self._backfill.is_deleted_there(place):
-            await self._backfill.change(self._home, deletion(self._home.ref.client_id))
+        # one that was brought may be deleted by now, and its deletion among what it came in the place of
+        if self._home.is_deleted or self._is_new:
+            await self._backfill.delete(self._home, place)
 
 
 def _id(listed: Document) -> str:
     return text(listed.get("experiment_id"))
+
+
+def _is_deleted(found: Document | None) -> bool:
+    return field(found, "experiment", "lifecycle_stage") == "deleted"
 
 
 def _first(raised: BaseExceptionGroup[BaseException]) -> BaseException:

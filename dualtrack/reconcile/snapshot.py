@@ -1,9 +1,11 @@
 """Reads an entity of any backend into a view that can be compared; ids are said as the client says them.
 
 Bounded in memory: a metric's history is read one page at a time, and only its digest is kept unless its points are
-asked for; files are listed folder by folder, and hashed in chunks. Never writes. `reconcile/verifier.py` calls it.
+asked for, and then a bounded number; files are listed folder by folder, and hashed in chunks. Never writes.
+`reconcile/verifier.py` calls it.
 """
 
+import asyncio
 import hashlib
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
@@ -33,6 +35,8 @@ from dualtrack.translate.mlmodel import MAX_BYTES, is_mlmodel, kind_named, parte
 from dualtrack.translate.references import HISTORY_TAG, find, sorted_history, walk
 from dualtrack.translate.roots import client_uri
 
+MOST_POINTS = 200_000  # of one view, some 50 MB; a history that has no room is known by its digest alone
+_SLICE = 500  # points that are added up at once: some milliseconds
 _OWN_ROOT = "(its root)"
 
 
@@ -97,8 +101,8 @@ class Snapshots:
         self._names = names
         self._files = _Files(store, names)
 
-    async def experiment(self, twin: Twin, *, expected_name: str = "") -> ExperimentView | None:
-        """Read an experiment; None when it is not there. `expected_name` is kept in the view as it is."""
+    async def experiment(self, twin: Twin, *, expected_names: tuple[str, ...] = ()) -> ExperimentView | None:
+        """Read an experiment; None when it is not there. `expected_names` are kept in the view as it is."""
         found = await self._reader.get(EntityKind.EXPERIMENT, twin.backend_id)
         if found is None:
             return None
@@ -106,7 +110,7 @@ class Snapshots:
         return ExperimentView(
             ref=twin.ref,
             name=text(field(experiment, "name")),
-            expected_name=expected_name,
+            expected_names=expected_names,
             lifecycle_stage=text(field(experiment, "lifecycle_stage")) or "active",
             tags=_pairs(field(experiment, "tags")),
         )
@@ -120,7 +124,7 @@ class Snapshots:
         hashes: Mapping[str, str] | None = None,
         reads_content: bool = False,
     ) -> RunView | None:
-        """Read a run; None when it is not there. The points are kept of the metrics `points_of`.
+        """Read a run; None when it is not there. The points are kept of the metrics `points_of`, `MOST_POINTS` in all.
 
         Not `files`: its files are not looked at. `reads_content`: each file is read and hashed, but for those whose
         hash is known. An `MLmodel` is always read, as its ids are another on each side.
@@ -144,7 +148,7 @@ class Snapshots:
             user=text(field(info, "user_id")),
             params=_pairs(field(data, "params")),
             tags=await self._tags(objects(field(data, "tags"))),
-            metrics={key: await self._history(twin.backend_id, key, keeps=key in points_of) for key in keys},
+            metrics=await self._histories(twin.backend_id, keys, points_of),
             inputs=Counter(_dataset(each) for each in objects(field(run, "inputs", "dataset_inputs"))),
             model_inputs=frozenset([name async for name, _ in self._models(field(run, "inputs", "model_inputs"))]),
             outputs=frozenset(outputs),
@@ -183,12 +187,29 @@ class Snapshots:
         there = await self._files.read(twin.ref, twin.root, {}, reads_content=reads_content) if files else None
         return ModelView(ref=twin.ref, stands_in=True, files=there)
 
+    async def deleted(self, runs: Iterable[Twin]) -> frozenset[str]:
+        """Name, by the client's ids, those of `runs` that are deleted."""
+        found = {each.ref.client_id: await self._reader.get(EntityKind.RUN, each.backend_id) for each in runs}
+        return frozenset(
+            name for name, run in found.items() if field(run, "run", "info", "lifecycle_stage") == "deleted"
+        )
+
     # --- parts --------------------------------------------------------------------------------------------------
 
-    async def _history(self, run_id: str, key: str, *, keeps: bool) -> History:
-        tally = Tally(keeps=keeps)
+    async def _histories(self, run_id: str, keys: Iterable[str], points_of: Collection[str]) -> dict[str, History]:
+        found: dict[str, History] = {}
+        room = MOST_POINTS
+        for key in keys:
+            found[key] = await self._history(run_id, key, room if key in points_of else 0)
+            room -= len(found[key].points or ())
+        return found
+
+    async def _history(self, run_id: str, key: str, room: int) -> History:
+        tally = Tally(room=room)
         async for page in self._reader.history(run_id, key):
-            tally.add(map(point, page))
+            for start in range(0, len(page), _SLICE):
+                tally.add(map(point, page[start : start + _SLICE]))
+                await asyncio.sleep(0)  # whole pages are long, and requests of clients are served in between
         return tally.history()
 
     async def _series(self, metrics: Iterable[Document]) -> dict[Series, History]:

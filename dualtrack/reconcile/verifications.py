@@ -20,6 +20,8 @@ class Asked(Protocol):
     def backend(self) -> str | None: ...
     @property
     def dry_run(self) -> bool: ...
+    @property
+    def content(self) -> bool: ...
 
 
 class Verifications:
@@ -44,7 +46,7 @@ class Verifications:
 
 
 def _scope(asked: Asked) -> Scope:
-    return Scope(ids=asked.ids, experiments=asked.experiments, since=asked.since)
+    return Scope(ids=asked.ids, experiments=asked.experiments, since=asked.since, content=asked.content)
 
 
 def told(checked: Checked) -> dict[str, Any]:

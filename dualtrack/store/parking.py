@@ -6,13 +6,13 @@ its spooled file along both ways, so that the file is referred to wherever its w
 
 import itertools
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from dualtrack.core.ids import BackendId, Twin, parse_key
 from dualtrack.core.loss import LossKind
 from dualtrack.ports import Loss, Parked, Parking
 from dualtrack.store.record import DamagedRecordError, seal, unseal
-from dualtrack.store.steps import SQL, finish, marks, save_losses, save_twins
+from dualtrack.store.steps import SQL, finish, marks, save_losses, save_twins, settled_before
 from dualtrack.store.writer import Row
 
 
@@ -32,26 +32,40 @@ def park(connection: sqlite3.Connection, backend: str, key: str, parking: Parkin
     connection.execute(SQL["insert_parked"], row)
 
 
-def retry(connection: sqlite3.Connection, parked_id: int, number: int, now: float) -> str | None:
-    """Queue a letter again as entry `number`, at its place or just before; answer its backend, None if it is gone."""
+def retry(
+    connection: sqlite3.Connection,
+    parked_id: int,
+    number: int,
+    places: Mapping[str, Mapping[int, float]],
+    now: float,
+) -> str | None:
+    """Queue a letter again as entry `number`, at its place or just before; answer its backend, None if it is gone.
+
+    `places` are those kept for writes in doubt, by lane.
+    """
     row = connection.execute(SQL["parked_row"], (parked_id,)).fetchone()
     if row is None:
         return None
     backend, key, seq, record, _, _, spool = row
     connection.execute(SQL["insert_entry"], (number, now, record, 1, spool))
-    taken = {found[0] for found in connection.execute(SQL["lane_entries"], (backend, key, seq))}
+    kept = places.get(key, {})
+    taken = {found[0] for found in connection.execute(SQL["lane_entries"], (backend, key, seq))} | kept.keys()
+    taken |= {found[0] for found in connection.execute(SQL["left_open"])}  # after a restart these are places, too
     place = next(place for place in itertools.count(seq, -1) if place not in taken)
-    connection.execute(SQL["insert_delivery"], (backend, key, place, number, now))
+    since = settled_before(connection, backend, key, place, kept, now)
+    connection.execute(SQL["insert_delivery"], (backend, key, place, number, since))
     # it was tried before: a create is looked for before it is sent again
     connection.execute(SQL["mark_attempted"], (backend, key, place))
     connection.execute(SQL["delete_parked"], (parked_id,))
-    connection.execute(SQL["add_lane"], (backend, key, now, now))
+    connection.execute(SQL["add_lane"], (backend, key, now, since))
     if not connection.execute(SQL["held_by"], (backend, key)).fetchone():
         connection.execute(SQL["release_lane"], (now, backend, key))
     return str(backend)
 
 
-def discard(connection: sqlite3.Connection, parked_id: int, note: str, now: float) -> tuple[str, int] | None:
+def discard(
+    connection: sqlite3.Connection, parked_id: int, note: str, items: Sequence[tuple[LossKind, str]], now: float
+) -> tuple[str, int] | None:
     """Give a letter up; answer its backend and how many entries of its lane went with it, None if it is gone."""
     row = connection.execute(SQL["parked_row"], (parked_id,)).fetchone()
     if row is None:
@@ -59,9 +73,10 @@ def discard(connection: sqlite3.Connection, parked_id: int, note: str, now: floa
     backend, key, _, _, holds, operation, _ = row
     connection.execute(SQL["delete_parked"], (parked_id,))
     # a create takes all of its entity along
-    kind, item = (LossKind(parse_key(key).kind), "") if holds else (LossKind.WRITE, operation)
-    loss = Loss(kind=kind, item=item, reason="discarded", detail=f"{operation}: {note}")
-    save_losses(connection, backend, key, (loss,), now)
+    lost = ((LossKind(parse_key(key).kind), ""),) if holds else items or ((LossKind.WRITE, operation),)
+    detail = f"{operation}: {note}"
+    losses = (Loss(kind=kind, item=item, reason="discarded", detail=detail) for kind, item in lost)
+    save_losses(connection, backend, key, losses, now)
     dropped = 0
     if holds and not connection.execute(SQL["held_by"], (backend, key)).fetchone():
         ref = parse_key(key)

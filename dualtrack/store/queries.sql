@@ -10,7 +10,10 @@ SELECT max(coalesce((SELECT value FROM counters WHERE name = 'sequence'), 0), co
 INSERT INTO counters (name, value) VALUES ('sequence', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value
 
 -- name: left_open
-SELECT id FROM entries WHERE pending IS NULL ORDER BY id
+SELECT id, at FROM entries WHERE pending IS NULL ORDER BY id
+
+-- name: open_from
+SELECT min(id) FROM entries WHERE pending IS NULL
 
 -- name: opened
 SELECT record FROM entries WHERE id = ? AND pending IS NULL
@@ -48,12 +51,18 @@ SELECT key, attempts FROM lanes WHERE backend = ? AND held = 0 AND next_at <= ? 
 SELECT key, next_at FROM lanes WHERE backend = ? AND held = 0 ORDER BY next_at LIMIT ?
 
 -- name: read_lane
-SELECT d.seq, d.settled_at, d.attempted, e.spool, e.record
+SELECT d.seq, d.settled_at, d.attempted, e.at, e.spool, e.record
   FROM deliveries AS d LEFT JOIN entries AS e ON e.id = d.entry_id
  WHERE d.backend = ? AND d.key = ? AND d.seq < ? ORDER BY d.seq
 
 -- name: is_pending
 SELECT 1 FROM lanes WHERE backend = ? AND key = ?
+
+-- name: has_dead_letters
+SELECT 1 FROM parked WHERE backend = ? AND key = ? LIMIT 1
+
+-- name: queued
+SELECT key FROM lanes WHERE backend = ? LIMIT ?
 
 -- name: has_older
 -- a lane that is held, or waits for a held one, is for a person: nothing waits for it
@@ -79,6 +88,9 @@ UPDATE deliveries SET attempted = 1 WHERE backend = ? AND key = ? AND seq = ?
 
 -- name: head
 SELECT settled_at FROM deliveries WHERE backend = ? AND key = ? ORDER BY seq LIMIT 1
+
+-- name: settled_behind
+SELECT settled_at FROM deliveries WHERE backend = ? AND key = ? AND seq > ? ORDER BY seq LIMIT 1
 
 -- name: update_lane
 UPDATE lanes SET next_at = ?, oldest_at = ?, attempts = ?, held = ?, waiting_for = ?, error = ?
@@ -111,7 +123,7 @@ INSERT INTO roots (backend, root, kind, backend_id) VALUES (?, ?, ?, ?)
     WHERE roots.kind = 'experiment' OR excluded.kind <> 'experiment'
 
 -- name: delete_twin
-DELETE FROM ids WHERE kind = ? AND client_id = ? AND backend = ?
+DELETE FROM ids WHERE kind = ?1 AND client_id = ?2 AND backend = ?3 AND (?4 IS NULL OR backend_id = ?4)
 
 -- name: twin
 SELECT backend_id, name, root FROM ids WHERE kind = ? AND client_id = ? AND backend = ?
@@ -190,7 +202,7 @@ SELECT error FROM lanes WHERE backend = ? AND error <> '' ORDER BY next_at DESC 
 SELECT count(*) FROM parked WHERE backend = ?
 
 -- name: count_losses
-SELECT coalesce(sum(times), 0) FROM losses WHERE backend = ?
+SELECT coalesce(max(times), 0) FROM loss_counts WHERE backend = ?
 
 -- name: count_quarantined
 SELECT count(*) FROM quarantine

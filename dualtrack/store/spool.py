@@ -97,9 +97,9 @@ class DiskSpool:
             os.close(self._lock)
             self._lock = None
 
-    def begin(self, size: int | None = None, *, transient: bool = False) -> SpoolFile:
-        self._room.take(size or 0, is_bounded=not transient)
-        file = _File(self._folder, self._room, size or 0, is_bounded=not transient)
+    def begin(self, size: int | None = None, *, transient: bool = False, is_bounded: bool = True) -> SpoolFile:
+        self._room.take(size or 0, is_bounded=is_bounded)
+        file = _File(self._folder, self._room, size or 0, is_bounded=is_bounded, forget=self._transient.discard)
         if transient:
             self._transient.add(file.name)
         return file
@@ -190,13 +190,16 @@ class _Room:
 class _File:
     """A file on its way in. Only the thread that holds the lock touches what lies on disk."""
 
-    def __init__(self, folder: Path, room: _Room, size: int, *, is_bounded: bool) -> None:
+    def __init__(
+        self, folder: Path, room: _Room, size: int, *, is_bounded: bool, forget: Callable[[str], None]
+    ) -> None:
         self.name = secrets.token_hex(16)
         self._folder = folder
         self._incoming = folder / "incoming" / self.name
         self._room = room
         self._reserved = size
         self._is_bounded = is_bounded
+        self._forget = forget  # told when it comes to nothing
         self._taken = 0  # bytes that `write` was given
         self._gathered: list[bytes] = []
         self._gathered_bytes = 0
@@ -258,6 +261,7 @@ class _File:
         """Start to clear up, once; it needs nobody who waits."""
         if self._clearing is None:
             self._gathered.clear()
+            self._forget(self.name)
             self._clearing = asyncio.get_running_loop().run_in_executor(None, self._remove)
         return self._clearing
 

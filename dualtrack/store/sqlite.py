@@ -12,6 +12,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,7 +30,7 @@ from dualtrack.store.parking import discard, last_cause, park, parked_of, retry
 from dualtrack.store.record import DamagedRecordError, seal, unseal
 from dualtrack.store.steps import (
     SQL,
-    delete_entries,
+    delete_open,
     find_rooted,
     find_waiting,
     finish,
@@ -42,6 +43,7 @@ from dualtrack.store.steps import (
     save_twins,
     settle_rows,
     settle_whole,
+    settled_before,
     twin_of,
 )
 from dualtrack.store.writer import Writer
@@ -50,7 +52,9 @@ T = TypeVar("T")
 
 _BLOCK = 1 << 20  # numbers reserved at once: one synced write per million writes
 _READ_AHEAD_ROWS = 4000
+_ACKNOWLEDGED = 10_000  # lanes remembered: as many as can be written to while one entity is compared
 _FULL_SECONDS = 1.0  # after a full disk was met, until it is tried again
+_NO_LANE = ""  # where creates in doubt have their places: what they made has no id yet
 _ALL = (1 << 63) - 1  # larger than any row's number
 _FILL = 0.8  # of the shelf's pages is rows: 0.7 to 0.99, by the length of the documents (tried with five mixes)
 _RESERVE = 0.95  # opens stop at this share of the bound, so that what is open can still settle
@@ -94,7 +98,9 @@ class SqliteJournal:
         # the log between two checkpoints fits into the ballast, so that it can be brought home when the disk is full
         connection.execute(f"PRAGMA wal_autocheckpoint={self._ballast.pages}")
         self._leased: set[tuple[str, str]] = set()
-        self._places: dict[str, set[int]] = {}
+        self._places: dict[str, dict[int, float]] = {}  # for writes in doubt, by lane: each is kept since an instant
+        self._acknowledged: dict[str, int] = {}  # the last ones, by lane
+        self._under_way: dict[int, str] = {}  # opened here, and nothing heard yet; not files, which take their time
         self._queued = dict.fromkeys(self._secondaries, 0)
         self._wakers: list[Callable[[float], None]] = []
         self._given: int = connection.execute(SQL["counter"]).fetchone()[0]
@@ -121,16 +127,40 @@ class SqliteJournal:
         row = (entry_id, self._now(), record)
         if spool:
             await self._committed(self._writer.add(insert_spooled, (*row, spool), synced=False))
-        else:
-            await self._committed(self._writer.add(insert_open, row, synced=False))
+            return entry_id
+        await self._committed(self._writer.add(insert_open, row, synced=False))
+        self._under_way[entry_id] = exchange.operation
         return entry_id
 
     async def settle(self, settlement: Settlement) -> None:
-        seq = self._number() if settlement.seq is None else settlement.seq
         now = self._now()
+        if settlement.seq is None:
+            seq, settled_at = self._number(), now
+        else:
+            # within a lane the instants rise as the numbers do, so its head is its oldest; but for a create found late
+            seq, settled_at = settlement.seq, self._kept_since(settlement.key, settlement.seq, now)
+        self._acknowledge(settlement.key)
         # a create is what others wait for: it does not linger
         due = now if settlement.twins else now + self._linger
-        row = (settlement.entry_id, settlement.key, seq, now, self._secondaries, due)
+        row = (settlement.entry_id, settlement.key, seq, settled_at, self._secondaries, due)
+        try:
+            await self._queue(settlement, row)
+        finally:
+            self._under_way.pop(settlement.entry_id, None)
+        for backend in self._secondaries:
+            self._queued[backend] += 1
+        if settlement.seq is not None:
+            for lane in (settlement.key, _NO_LANE):
+                self.give_up_place(lane, seq)
+        self._wake(due)
+
+    def _acknowledge(self, key: str) -> None:
+        self._acknowledged.pop(key, None)
+        self._acknowledged[key] = self._given
+        if len(self._acknowledged) > _ACKNOWLEDGED:
+            del self._acknowledged[next(iter(self._acknowledged))]
+
+    async def _queue(self, settlement: Settlement, row: tuple[Any, ...]) -> None:
         if settlement.exchange is None and settlement.artifact is None and not settlement.twins:
             await self._committed(self._writer.add(settle_rows, row, synced=True))
         else:
@@ -139,27 +169,30 @@ class SqliteJournal:
                 settle_whole(connection, settlement, row)
 
             await self._guard(self._writer.run(step, synced=True))
-        for backend in self._secondaries:
-            self._queued[backend] += 1
-        self.give_up_place(settlement.key, seq)
-        self._wake(due)
 
     def refuse(self, entry_id: int) -> None:
-        self._writer.add_unawaited(delete_entries, (entry_id,))
+        self._under_way.pop(entry_id, None)
+        self.give_up_place(_NO_LANE, entry_id)
+        self._writer.add_unawaited(delete_open, (entry_id,))
 
     def doubt(self, entry_id: int, key: str | None) -> OpenEntry:
-        entry = OpenEntry(entry_id=entry_id, seq=self._number(), key=key)
-        if key is not None:
-            self._keep_place(key, entry.seq)
+        # nothing of what a create made was acknowledged before it
+        entry = OpenEntry(entry_id=entry_id, seq=entry_id if key is None else self._number(), key=key)
+        self._keep_place(entry, self._now())
+        self._under_way.pop(entry_id, None)
         return entry
 
-    def _keep_place(self, key: str, seq: int) -> None:
-        self._places.setdefault(key, set()).add(seq)
+    def _keep_place(self, entry: OpenEntry, at: float) -> None:
+        self._places.setdefault(entry.key or _NO_LANE, {})[entry.seq] = at
+
+    def _kept_since(self, key: str, seq: int, otherwise: float) -> float:
+        """Since when a place is kept; a create's is in no lane until what it made is known."""
+        return self._places.get(_NO_LANE, {}).get(seq, self._places.get(key, {}).get(seq, otherwise))
 
     def give_up_place(self, key: str, seq: int) -> None:
         places = self._places.get(key)
         if places is not None:
-            places.discard(seq)
+            places.pop(seq, None)
             if not places:
                 del self._places[key]
 
@@ -199,10 +232,14 @@ class SqliteJournal:
 
     async def left_open(self, key_of: Callable[[Exchange], str | None]) -> list[OpenEntry]:
         found: list[OpenEntry] = []
-        for (entry_id,) in await self._select("left_open", ()):
+        for entry_id, opened_at in await self._select("left_open", ()):
             exchange = await self.opened(entry_id)
-            if exchange is not None:
-                found.append(self.doubt(entry_id, key_of(exchange)))
+            if exchange is None:
+                continue
+            # what has a higher number was acknowledged after this was opened: while the primary had it, or later
+            entry = OpenEntry(entry_id=entry_id, seq=entry_id, key=key_of(exchange))
+            self._keep_place(entry, opened_at)
+            found.append(entry)
         return found
 
     async def opened(self, entry_id: int) -> Exchange | None:
@@ -212,17 +249,18 @@ class SqliteJournal:
         try:
             return unseal(rows[0][0])
         except DamagedRecordError as error:
-            await self._set_aside("", "", entry_id, rows[0][0], str(error))
+            await self.set_aside(entry_id, "", str(error))
             return None
 
-    async def _set_aside(self, backend: str, key: str, entry_id: int, record: bytes | None, why: str) -> None:
+    async def set_aside(self, entry_id: int, key: str, why: str) -> None:
         now = self._now()
 
         def step(connection: sqlite3.Connection) -> None:
-            connection.execute(SQL["insert_quarantine"], (backend, key, entry_id, record, why, now))
-            delete_entries(connection, [(entry_id,)])
+            for (record,) in connection.execute(SQL["opened"], (entry_id,)).fetchall():
+                connection.execute(SQL["insert_quarantine"], ("", key, entry_id, record, why, now))
+            delete_open(connection, [(entry_id,)])
 
-        await self._guard(self._writer.run(step, synced=False))
+        await self._guard(self._writer.run(step, synced=True))
 
     # --- delivery -----------------------------------------------------------------------------------------------
 
@@ -252,13 +290,14 @@ class SqliteJournal:
         return next((at for key, at in rows if (backend, key) not in self._leased), None)
 
     async def read(self, lane: Lane, max_bytes: int) -> list[Entry]:
-        barrier = min(self._places.get(lane.key, ()), default=1 << 62)
+        # nor beyond a place that is kept until the reading thread comes to it: that one has a number not given yet
+        barrier = min(self._places.get(lane.key, ()), default=self._given + 1)
 
         def step(connection: sqlite3.Connection) -> list[Entry | _Damaged]:
             found: list[Entry | _Damaged] = []
             size = 0
             cursor = connection.execute(SQL["read_lane"], (lane.backend, lane.key, barrier))
-            for seq, settled_at, attempted, spool, record in cursor:
+            for seq, settled_at, attempted, queued_at, spool, record in cursor:
                 size += len(record or b"")
                 if found and (size > max_bytes or len(found) >= _READ_AHEAD_ROWS):
                     break
@@ -267,6 +306,7 @@ class SqliteJournal:
                         seq=seq,
                         exchange=unseal(record or b""),
                         settled_at=settled_at,
+                        queued_at=queued_at or 0.0,
                         attempted=bool(attempted),
                         spool=spool or "",
                     )
@@ -355,8 +395,20 @@ class SqliteJournal:
         return await self._read(lambda connection: find_waiting(connection, backend, keys))
 
     async def has_older(self, backend: str, key: str, than: float, kind: EntityKind | None = None) -> bool:
+        # the places first: what is settled while the lanes are read is in one of both
+        if key and self._has_older_place(key, than, kind):
+            return True
         pattern = "*" if kind is None else f"{kind}:*"
         return bool(await self._select("has_older", (backend, key, than, pattern)))
+
+    def _has_older_place(self, key: str, than: float, kind: EntityKind | None) -> bool:
+        beginning = "" if kind is None else f"{kind}:"
+        return any(
+            at < than
+            for lane, places in self._places.items()
+            if lane != key and lane.startswith(beginning)
+            for at in places.values()
+        )
 
     async def is_spooled(self, name: str) -> bool:
         return bool(await self._select("is_spooled", (name,)))
@@ -364,19 +416,39 @@ class SqliteJournal:
     async def has_parked(self, backend: str, key: str, operations: Sequence[str]) -> str | None:
         return await self._read(lambda connection: last_cause(connection, backend, key, operations))
 
+    async def has_dead_letters(self, backend: str, key: str) -> bool:
+        return bool(await self._select("has_dead_letters", (backend, key)))
+
+    async def queued(self, backend: str, limit: int) -> list[str]:
+        return [key for (key,) in await self._select("queued", (backend, limit))]
+
     def last_seq(self) -> int:
         return self._given
+
+    def has_grown(self, key: str, since: int) -> bool:
+        return self._acknowledged.get(key, 0) > since
+
+    def is_under_way(self, upto: int, operation: str = "") -> bool:
+        under_way = self._under_way.items()
+        return any(entry_id <= upto and operation in {"", started} for entry_id, started in under_way)
+
+    def may_grow(self, key: str, upto: int) -> bool:
+        return key in self._places or self.is_under_way(upto)
 
     async def replace(self, backend: str, key: str, upto: int, exchanges: Sequence[Exchange]) -> None:
         now = self._now()
         numbers = [self._number() for _ in exchanges]
-        # places kept for writes in doubt stay free; any other number up to `upto` is, and negative ones are as good
-        last = min(upto, min(self._places.get(key, ()), default=upto + 1) - 1)
-        first = last - len(exchanges) + 1
+        places = dict(self._places.get(key, {}))
 
         def step(connection: sqlite3.Connection) -> int:
+            # an open write, whose place is its number or a later one, stays behind these; any other number up to `upto`
+            # is free, and negative ones are as good
+            open_from = connection.execute(SQL["open_from"]).fetchone()[0]
+            last = upto if open_from is None else min(upto, open_from - 1)
+            first = last - len(exchanges) + 1
             old = connection.execute(SQL["lane_entries"], (backend, key, upto)).fetchall()
-            since = min((settled_at for _, _, settled_at, _ in old), default=now)
+            since = settled_before(connection, backend, key, last, places, now)
+            since = min([since, *(settled_at for _, _, settled_at, _ in old)])
             was_attempted = any(attempted for _, _, _, attempted in old)
             finish(connection, backend, key, tuple(row[0] for row in old))
             for offset, (entry_id, exchange) in enumerate(zip(numbers, exchanges, strict=True)):
@@ -457,9 +529,9 @@ class SqliteJournal:
         await self._guard(self._writer.run(step, synced=synced))
         self._wake()
 
-    async def forget(self, ref: Ref, backend: str) -> None:
+    async def forget(self, ref: Ref, backend: str, backend_id: BackendId | None = None) -> None:
         def step(connection: sqlite3.Connection) -> None:
-            connection.execute(SQL["delete_twin"], (ref.kind, ref.client_id, backend))
+            connection.execute(SQL["delete_twin"], (ref.kind, ref.client_id, backend, backend_id))
 
         await self._guard(self._writer.run(step, synced=True))
 
@@ -478,6 +550,8 @@ class SqliteJournal:
         return [await self._backlog(backend) for backend in self._secondaries]
 
     async def _backlog(self, backend: str) -> Backlog:
+        entries = max(0, self._queued[backend])  # before the lanes: if those are held then, so is all that is counted
+
         def step(connection: sqlite3.Connection) -> tuple[Any, ...]:
             lanes, held, oldest = connection.execute(SQL["backlog"], (backend,)).fetchone()
             parked = connection.execute(SQL["count_parked"], (backend,)).fetchone()[0]
@@ -488,7 +562,7 @@ class SqliteJournal:
         lanes, held, oldest, parked, lost, error = await self._read(step)
         return Backlog(
             backend=backend,
-            entries=max(0, self._queued[backend]),
+            entries=entries,
             oldest_at=oldest,
             lanes=lanes,
             held_lanes=held,
@@ -512,9 +586,10 @@ class SqliteJournal:
 
     async def retry_parked(self, parked_id: int, now: float) -> bool:
         number = self._number()
+        places = {key: dict(kept) for key, kept in self._places.items()}
 
         def step(connection: sqlite3.Connection) -> str | None:
-            return retry(connection, parked_id, number, now)
+            return retry(connection, parked_id, number, places, now)
 
         backend = await self._guard(self._writer.run(step, synced=True))
         if backend is not None and backend in self._queued:
@@ -522,12 +597,11 @@ class SqliteJournal:
             self._wake()
         return backend is not None
 
-    async def discard_parked(self, parked_id: int, note: str) -> bool:
-        """Give up a dead letter, with `note` kept as a loss. A create takes its whole entity along."""
+    async def discard_parked(self, parked_id: int, note: str, items: Sequence[tuple[LossKind, str]] = ()) -> bool:
         now = self._now()
 
         def step(connection: sqlite3.Connection) -> tuple[str, int] | None:
-            return discard(connection, parked_id, note, now)
+            return discard(connection, parked_id, note, items, now)
 
         found = await self._guard(self._writer.run(step, synced=True))
         if found is None:
@@ -587,11 +661,14 @@ class SqliteJournal:
         shelf_bytes = int(connection.execute(SQL["shelf_bytes"]).fetchone()[0] / _FILL)
         self._used_bytes = max(0, (pages - free) * page_bytes - shelf_bytes)
 
-    def _make_room(self, connection: sqlite3.Connection, error: Exception) -> None:
-        """Give up the ballast, and bring the write-ahead log home into the room that it leaves."""
-        if _is_full(error) and not self._ballast.is_spent:
-            self._ballast.give()
+    def _make_room(self, connection: sqlite3.Connection, error: Exception) -> bool:
+        """Give up the ballast, and bring the write-ahead log home into the room that it leaves; say whether it did."""
+        if not _is_full(error) or self._ballast.is_spent:
+            return False
+        self._ballast.give()
+        with suppress(sqlite3.Error):  # what was given up is room, too
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return self._ballast.is_spent
 
     async def _committed(self, future: "asyncio.Future[None]") -> None:
         try:

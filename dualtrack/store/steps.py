@@ -5,7 +5,7 @@ whole group, because each gives the interpreter lock away and has to win it back
 """
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from typing import TypeVar
 
@@ -18,6 +18,9 @@ from dualtrack.store.writer import Row
 T = TypeVar("T")
 
 _DETAIL = 500  # characters of a loss's detail
+_KEEP_OLDEST = (
+    "ON CONFLICT (backend, key) DO UPDATE SET oldest_at = excluded.oldest_at WHERE excluded.oldest_at < oldest_at"
+)
 _CHUNK = 500  # rows per statement: SQLite allows 32,766 variables, at most five of ours a row
 
 
@@ -65,11 +68,22 @@ def settle_rows(connection: sqlite3.Connection, rows: list[Row]) -> None:
         values = ",".join(["(?,?,?,?,?)"] * len(part))
         statement = f"INSERT INTO deliveries (backend, key, seq, entry_id, settled_at) VALUES {values}"  # noqa: S608
         connection.execute(statement, [value for row in part for value in row])
-    lanes = {(backend, row[1]): (row[5], row[3]) for row in reversed(rows) for backend in row[4]}
+    # the oldest last: a write in doubt is older than what was settled behind its place
+    by_age = sorted(rows, key=lambda row: (row[3], row[2]), reverse=True)
+    lanes = {(backend, row[1]): (row[5], row[3]) for row in by_age for backend in row[4]}
     for keys in _chunks(list(lanes)):
         values = ",".join(["(?,?,?,?)"] * len(keys))
-        statement = f"INSERT INTO lanes (backend, key, next_at, oldest_at) VALUES {values} ON CONFLICT DO NOTHING"  # noqa: S608
+        statement = f"INSERT INTO lanes (backend, key, next_at, oldest_at) VALUES {values} {_KEEP_OLDEST}"  # noqa: S608
         connection.execute(statement, [value for name in keys for value in (*name, *lanes[name])])
+
+
+def settled_before(
+    connection: sqlite3.Connection, backend: str, key: str, seq: int, places: Mapping[int, float], now: float
+) -> float:
+    """Answer when what is queued anew at `seq` counts as settled: no later than anything behind it in its lane."""
+    behind = connection.execute(SQL["settled_behind"], (backend, key, seq)).fetchone() or ()
+    since: float = min((now, *behind, *(at for place, at in places.items() if place > seq)))
+    return since
 
 
 def settle_whole(connection: sqlite3.Connection, settlement: Settlement, row: Row) -> None:
@@ -92,9 +106,12 @@ def _note_artifact(connection: sqlite3.Connection, key: str, note: ArtifactNote)
         connection.execute(SQL["delete_artifacts"], (key,))
 
 
-def delete_entries(connection: sqlite3.Connection, rows: list[Row]) -> None:
+def delete_open(connection: sqlite3.Connection, rows: list[Row]) -> None:
+    """Forget open entries; one that was queued after all stays."""
     for part in _chunks(rows):
-        connection.execute(f"DELETE FROM entries WHERE id IN ({marks(part)})", [row[0] for row in part])  # noqa: S608
+        these = marks(part)
+        statement = f"DELETE FROM entries WHERE id IN ({these}) AND pending IS NULL"  # noqa: S608 - placeholders only
+        connection.execute(statement, [row[0] for row in part])
 
 
 def reserve(connection: sqlite3.Connection, rows: list[Row]) -> None:

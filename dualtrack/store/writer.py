@@ -40,14 +40,17 @@ class Job(Generic[T]):
 
 
 class Writer:
-    """Owns the writing connection. `observe_commit` is told the seconds that each synced commit took."""
+    """Owns the writing connection. `observe_commit` is told the seconds that each synced commit took.
+
+    `after_failure` says whether it changed what a commit failed for: a job that failed alone is then tried again.
+    """
 
     def __init__(
         self,
         connection: sqlite3.Connection,
         observe_commit: Callable[[float], None],
         after_commit: Callable[[sqlite3.Connection], None],
-        after_failure: Callable[[sqlite3.Connection, Exception], None],
+        after_failure: Callable[[sqlite3.Connection, Exception], bool],
     ) -> None:
         self._connection = connection
         self._observe_commit = observe_commit
@@ -116,9 +119,7 @@ class Writer:
         try:
             self._transact(jobs)
         except Exception as error:  # noqa: BLE001 - the thread's outermost edge: whoever waits is told
-            with suppress(sqlite3.Error):
-                self._after_failure(self._connection, error)
-            if len(jobs) == 1:
+            if not self._after_failure(self._connection, error) and len(jobs) == 1:
                 jobs[0].error = error
                 return
             for job in jobs:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from dualtrack.core.exchange import JSON, Document, Exchange
 from dualtrack.core.ids import ClientId, EntityKind, Ref
+from dualtrack.core.links import MIRROR_URL
 from dualtrack.translate.document import field, objects, text, write
 from dualtrack.translate.files import COPY, tell
 from dualtrack.translate.mlflow import API
@@ -18,11 +19,17 @@ _CHUNK = {"metrics": METRICS, "params": 100, "tags": 100}
 
 
 def experiment_exchanges(answer: Document, *, with_deletion: bool = True) -> list[Exchange]:
-    """Tell an experiment from `experiments/get`; without its deletion if there are runs to follow."""
+    """Tell an experiment from `experiments/get`; without its deletion if there are runs to follow.
+
+    What a create does not answer, when it was made, tells its mirror from that of an earlier one with its id.
+    """
     experiment = field(answer, "experiment")
     experiment_id = text(field(experiment, "experiment_id"))
     made = {"name": field(experiment, "name"), "tags": field(experiment, "tags") or []}
-    told = [_post("createExperiment", "experiments/create", made, {"experiment_id": experiment_id})]
+    created: Document = {"experiment_id": experiment_id}
+    if created_at := field(experiment, "creation_time"):
+        created["creation_time"] = created_at
+    told = [_post("createExperiment", "experiments/create", made, created)]
     if with_deletion and field(experiment, "lifecycle_stage") == "deleted":
         told.append(deletion(experiment_id))
     return told
@@ -48,7 +55,8 @@ def run_exchanges(answer: Document, points: Iterable[Exchange]) -> list[Exchange
     run = field(answer, "run")
     info, data = field(run, "info"), field(run, "data")
     run_id = text(field(info, "run_id"))
-    tags = objects(field(data, "tags"))
+    # links to mirrors are the primary's own: on a mirror they would lead to itself
+    tags = [tag for tag in objects(field(data, "tags")) if not text(tag.get("key")).startswith(MIRROR_URL)]
     named = [tag for tag in tags if tag.get("key") in RUN_TAGS]
     plain = [tag for tag in tags if tag.get("key") not in RUN_TAGS]
     created: Document = {"run": {"info": info, "data": {"tags": list[JSON](plain[: _CHUNK["tags"]])}}}

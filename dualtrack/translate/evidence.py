@@ -1,21 +1,43 @@
 """Whether a backend's state shows the effect of a write.
 
-Asked twice: of the primary, about a write whose answer was lost (then only what took effect is mirrored), and of a
-secondary that refused a repeat, because several 404 and 400 answers mean "already so" (facts section 4).
+Asked of the primary about a write whose answer was lost (then only what took effect is mirrored), and about one that is
+delivered long after those that followed it (then only what nothing newer has changed). Asked of a secondary that
+refused a repeat, because several 404 and 400 answers mean "already so" (facts section 4).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
 from dualtrack.core.exchange import JSON, Document, Observed
 from dualtrack.core.ids import EntityKind
 from dualtrack.core.routes import classify
 from dualtrack.core.views import number
-from dualtrack.translate.document import MalformedError, field, objects, parse_inner, text
-from dualtrack.translate.operations import Reading, Shape, items
+from dualtrack.translate.document import MalformedError, field, objects, parse_inner, text, write
+from dualtrack.translate.mlflow import OURS
+from dualtrack.translate.operations import Reading, Shape, items, made_id
 
 Check: TypeAlias = Callable[[Document, Document], bool]
 
+_RUN_FIELDS = frozenset({"status", "end_time", "run_name"})
+_STATUS_NUMBERS = frozenset("12345")  # protobuf's JSON takes them for the words
+# what may undo something newer; so may the tags of a batch. All else only adds
+UNDOING = frozenset(
+    {
+        "updateExperiment",
+        "deleteExperiment",
+        "restoreExperiment",
+        "setExperimentTag",
+        "deleteExperimentTag",
+        "updateRun",
+        "deleteRun",
+        "restoreRun",
+        "deleteTag",
+        "finalizeLoggedModel",
+        "setLoggedModelTags",
+        "deleteLoggedModelTag",
+    }
+)
 _TRUNCATED = 250  # a stored value this long and a prefix of what was sent was shortened by the server
 
 
@@ -60,6 +82,42 @@ def remaining(reading: Reading, observed: Observed) -> Document | None:
         "tags": [t for t in listed.tags if _is_stored(tags.get(text(t.get("key"))), text(t.get("value")))],
     }
     return body if _count(body) else None
+
+
+def lasting(reading: Reading, entity: Document) -> Reading | None:
+    """Reduce a write to what nothing newer has changed; None when that is nothing. What only adds stays as it is."""
+    operation = reading.exchange.operation
+    if operation == "updateRun":
+        kept = {name: value for name, value in reading.document.items() if _is_current(name, value, entity)}
+        return _reduced(reading, kept) if kept.keys() & _RUN_FIELDS else None
+    if operation == "setLoggedModelTags":
+        stored = _pairs(field(entity, "model", "info", "tags"))
+        tags = lasting_tags(objects(reading.document.get("tags")), stored)
+        return _reduced(reading, {**reading.document, "tags": list[JSON](tags)}) if tags else None
+    return reading if operation not in UNDOING or shows(reading, Observed(entity=entity)) else None
+
+
+def lasting_tags(tags: Sequence[Document], stored: Mapping[str, str]) -> tuple[Document, ...]:
+    """Leave out tags that have other values by now, or none; our own are not the primary's."""
+    return tuple(
+        tag
+        for tag in tags
+        if text(tag.get("key")).startswith(OURS) or _is_stored(stored.get(text(tag.get("key"))), text(tag.get("value")))
+    )
+
+
+def run_tags(entity: Document) -> dict[str, str]:
+    return _pairs(field(entity, "run", "data", "tags"))
+
+
+def _is_current(name: str, value: JSON, entity: Document) -> bool:
+    if name not in _RUN_FIELDS or value is None or text(value) in _STATUS_NUMBERS:
+        return True
+    return text(field(entity, "run", "info", name)) == text(value)
+
+
+def _reduced(reading: Reading, document: Document) -> Reading:
+    return replace(reading, document=document, exchange=replace(reading.exchange, body=write(document)))
 
 
 def _count(body: Document) -> int:
@@ -110,19 +168,21 @@ def _renamed(document: Document, entity: Document) -> bool:
 
 
 def _inputs(document: Document, entity: Document) -> bool:
-    def key(item: Document) -> tuple[JSON, JSON]:
-        return field(item, "dataset", "name"), field(item, "dataset", "digest")
+    def key(item: Document) -> tuple[str, str]:
+        return text(field(item, "dataset", "name")), text(field(item, "dataset", "digest"))
 
     stored = {key(item) for item in objects(field(entity, "run", "inputs", "dataset_inputs"))}
-    models = {item.get("model_id") for item in objects(field(entity, "run", "inputs", "model_inputs"))}
-    return all(key(item) in stored for item in objects(document.get("datasets"))) and all(
-        item.get("model_id") in models for item in objects(document.get("models"))
-    )
+    has_all = all(key(item) in stored for item in objects(document.get("datasets")))
+    return has_all and _names_models(document, field(entity, "run", "inputs", "model_inputs"))
 
 
 def _outputs(document: Document, entity: Document) -> bool:
-    stored = {item.get("model_id") for item in objects(field(entity, "run", "outputs", "model_outputs"))}
-    return all(item.get("model_id") in stored for item in objects(document.get("models")))
+    return _names_models(document, field(entity, "run", "outputs", "model_outputs"))
+
+
+def _names_models(document: Document, listed: JSON) -> bool:
+    stored = {text(item.get("model_id")) for item in objects(listed)}
+    return all(text(item.get("model_id")) in stored for item in objects(document.get("models")))
 
 
 def _history(document: Document, entity: Document) -> bool:
@@ -147,7 +207,8 @@ def _model_tags(document: Document, entity: Document) -> bool:
 
 
 def _model_status(document: Document, entity: Document) -> bool:
-    return text(field(entity, "model", "info", "status")).endswith(text(document.get("status")) or "?")
+    status = text(document.get("status"))
+    return status in _STATUS_NUMBERS or text(field(entity, "model", "info", "status")).endswith(status or "?")
 
 
 _CHECKS: dict[str, Check] = {
@@ -170,22 +231,28 @@ _CHECKS: dict[str, Check] = {
 }
 
 
-def created(reading: Reading, candidates: list[Document], known: frozenset[str]) -> Document | None:
-    """Pick what an unanswered create made: alike in all that was sent, and not known from an answer."""
+def likeness(reading: Reading, candidate: Document) -> int | None:
+    """Say in how many of the things that a create sent what was found is alike; None when it differs in one."""
     kind = reading.operation.about
+    is_run = kind is EntityKind.RUN
+    info = field(candidate, "run", "info") if is_run else field(candidate, "model", "info")
+    names = ("user_id", "run_name", "start_time") if is_run else ("name", "source_run_id", "model_type")
+    sent = {name: text(value) for name in names if (value := reading.document.get(name))}
+    tags = _pairs(reading.document.get("tags"))
+    stored = _pairs(field(candidate, "run", "data", "tags") if is_run else field(info, "tags"))
+    is_alike = all(text(field(info, name)) == value for name, value in sent.items())
+    is_alike = is_alike and all(stored.get(key) == value for key, value in tags.items())
+    return len(sent) + len(tags) if is_alike and made_id(kind, candidate) else None
+
+
+def pick(reading: Reading, candidates: Iterable[Document], others: Iterable[Reading]) -> Document | None:
+    """Choose what an unanswered create made: alike, and not rather what one of the `others` in doubt made.
+
+    One that sent more, all of which is there, is its maker: what was not sent is the server's own choice.
+    """
+    alike = [other for other in others if other.exchange.operation == reading.exchange.operation]
     for candidate in candidates:
-        info = field(candidate, "run", "info") if kind is EntityKind.RUN else field(candidate, "model", "info")
-        found_id = text(field(info, "run_id" if kind is EntityKind.RUN else "model_id"))
-        if found_id and found_id not in known and _alike(reading, info, candidate):
+        own = likeness(reading, candidate)
+        if own is not None and all((likeness(other, candidate) or 0) <= own for other in alike):
             return candidate
     return None
-
-
-def _alike(reading: Reading, info: JSON, candidate: Document) -> bool:
-    is_run = reading.operation.about is EntityKind.RUN
-    names = ("user_id", "run_name", "start_time") if is_run else ("name", "source_run_id", "model_type")
-    sent = reading.document
-    if any(text(field(info, name)) != text(sent[name]) for name in names if sent.get(name)):
-        return False
-    stored = _pairs(field(candidate, "run", "data", "tags") if is_run else field(info, "tags"))
-    return all(stored.get(key) == value for key, value in _pairs(sent.get("tags")).items())

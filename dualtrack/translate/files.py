@@ -1,6 +1,7 @@
 """Writes about files, as the journal tells them: which entity's file, and what to do with it. Pure.
 
-    uploadArtifact   the file `path` has new content: from the spool, or, when no copy was kept, from the primary
+    uploadArtifact   the file `path` has new content: from the spool, or, when no copy was kept, from the primary;
+                     `in_doubt`: as the primary has it now
     deleteArtifact   the file or folder `path` is gone; `in_doubt`: if the primary really has it no more
     copyArtifacts    everything below `path`, as the primary has it: what was never seen on its way
 

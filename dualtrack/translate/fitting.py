@@ -22,6 +22,7 @@ from dualtrack.core.exchange import JSON, Call, Document
 from dualtrack.core.limits import Lengths
 from dualtrack.core.loss import LossKind
 from dualtrack.translate.document import MalformedError, field, objects, parse, parse_inner, text, write
+from dualtrack.translate.mlflow import OURS
 
 _HASH = 8
 # Azure ML: `FieldName=Parameters, Limit=200, Size=210` (facts A7); of a length it is said in the same words, with
@@ -33,7 +34,7 @@ _RUN_IS_FULL = re.compile(
     r"|\bexceeded maximum allowed number of (?:run )?(param|tag)\w* per run: (\d+)"
 )
 _QUOTA = re.compile(r"\bexceeded maximum allowed number of [^:]{1,200}: (\d+)")
-_FIRST = ("dualtrack.", "mlflow.")  # of tags that compete for room: what finds a mirror again, then what links runs
+_FIRST = (OURS, "mlflow.")  # of tags that compete for room: what finds a mirror again, then what links runs
 _JSON = re.compile(r"\s*[\[{]")
 
 

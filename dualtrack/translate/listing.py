@@ -10,6 +10,7 @@ from dualtrack.translate.mlflow import API, MARKS, SOURCE
 # Azure ML refuses pages of 1000 and more (facts A7); a page of runs is held whole, with all params and latest metrics.
 PAGE = 200
 MODELS_PAGE = 50
+TRACES = "/api/3.0/mlflow/traces/search"
 OLDEST_FIRST = "attributes.start_time ASC"
 NEWEST_FIRST = "attributes.start_time DESC"
 
@@ -46,6 +47,15 @@ def search_models(experiment_id: str, page_token: str) -> Call:
     body |= {"page_token": page_token} if page_token else {}
     target = f"{API}/logged-models/search"
     return Call(operation="searchLoggedModels", method="POST", target=target, body=write(body))
+
+
+def search_traces(experiment_id: str, run_id: str, page_token: str, size: int) -> Call:
+    """List the traces of a run of an experiment, or of all of it if none is named."""
+    place: Document = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": experiment_id}}
+    body: Document = {"locations": [place], "max_results": size}
+    body |= {"filter": f"attributes.run_id = '{run_id.replace(chr(39), '')}'"} if run_id else {}
+    body |= {"page_token": page_token} if page_token else {}
+    return Call(operation="searchTracesV3", method="POST", target=TRACES, body=write(body))
 
 
 def from_source(source: str) -> str:

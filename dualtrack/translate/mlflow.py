@@ -11,11 +11,13 @@ from dualtrack.core.coalesce import Batch
 from dualtrack.core.exchange import JSON, Call, Document
 from dualtrack.core.ids import EntityKind, Ref, Twin
 from dualtrack.core.routes import classify
+from dualtrack.core.views import whole
 from dualtrack.translate.document import field, objects, parse, text, write
 from dualtrack.translate.operations import Reading
 from dualtrack.translate.references import Reference, find, walk
 
-SOURCE = "dualtrack.source"
+OURS = "dualtrack."  # begins the tags that only a secondary has
+SOURCE = f"{OURS}source"
 MARKS = {
     EntityKind.EXPERIMENT: "dualtrack.source_experiment_id",
     EntityKind.RUN: "dualtrack.source_run_id",
@@ -32,7 +34,7 @@ def marks(ref: Ref, source: str) -> list[Document]:
 
 
 def translate(reading: Reading, twins: Twins, source: str, name: str = "") -> Call:
-    """Answer the call that repeats `reading` where `twins` live. `name` is the translated experiment name."""
+    """Answer the call that repeats `reading` where `twins` live. `name` is that of an experiment that is made."""
     exchange = reading.exchange
     document = _body(reading, source, name)
     body = write(_renamed(document, twins)) if exchange.body or reading.operation.creates else b""
@@ -51,8 +53,7 @@ def _target(reading: Reading, twins: Twins) -> str:
 
 def _body(reading: Reading, source: str, name: str) -> Document:
     if not reading.operation.creates:
-        renames = reading.exchange.operation == "updateExperiment" and name
-        return {**reading.document, "new_name": name} if renames else reading.document
+        return reading.document
     assert reading.subject is not None, "a create is translated from its answer"
     answer = parse(reading.exchange.answer)
     match reading.subject.kind:
@@ -151,7 +152,7 @@ def split_tags(call: Call, most: int | None) -> tuple[Call, list[Document]]:
     tags = objects(document.get("tags"))
     if most is None or len(tags) <= most:
         return call, []
-    tags.sort(key=lambda tag: not text(tag.get("key")).startswith("dualtrack."))
+    tags.sort(key=lambda tag: not text(tag.get("key")).startswith(OURS))
     body = write({**document, "tags": list[JSON](tags[:most])})
     return Call(operation=call.operation, method=call.method, target=call.target, body=body), tags[most:]
 
@@ -175,6 +176,18 @@ def get_call(kind: EntityKind, backend_id: str) -> Call:
 def experiment_by_name(name: str) -> Call:
     target = f"{API}/experiments/get-by-name?{urlencode({'experiment_name': name})}"
     return Call(operation="getExperimentByName", method="GET", target=target)
+
+
+def search_experiment(ref: Ref) -> Call:
+    """Ask for the mirror of an experiment, whatever its name is, deleted ones too."""
+    wanted = f"tags.`{MARKS[ref.kind]}` = '{_quoted(ref.client_id)}'"
+    query = urlencode({"filter": wanted, "view_type": "ALL", "max_results": "100"})
+    return Call(operation="searchExperiments", method="GET", target=f"{API}/experiments/search?{query}")
+
+
+def rename_experiment(backend_id: str, name: str) -> Call:
+    body = write({"experiment_id": backend_id, "new_name": name})
+    return Call(operation="updateExperiment", method="POST", target=f"{API}/experiments/update", body=body)
 
 
 def set_experiment_tag(backend_id: str, tag: Document) -> Call:
@@ -229,20 +242,23 @@ def search_models_of(run_id: str, experiment_id: str, page_token: str) -> Call:
     return Call(operation="searchLoggedModels", method="POST", target=target, body=write(body))
 
 
-def search_created(reading: Reading, *, by_start: bool = True) -> Call:
-    """Ask the primary for what an unanswered create may have made: everything young that looks alike.
+_LONG = 19  # digits: more are no time
+
+
+def search_created(reading: Reading, token: str = "", *, by_start: bool = True) -> Call:
+    """Ask the primary for a page of what an unanswered create may have made: everything young that looks alike.
 
     Not `by_start`: the newest runs, where a search takes no number: Azure ML wants values quoted (facts A8), and MLflow
     refuses a quoted one.
     """
-    document = reading.document
-    experiment = text(document.get("experiment_id"))
+    experiment = text(reading.document.get("experiment_id"))
+    next_page: Document = {"page_token": token} if token else {}
     if reading.operation.about is EntityKind.RUN:
-        started = text(document.get("start_time")) or "0"
-        which: Document = {"filter": f"attributes.start_time = {int(started) if started.isdecimal() else 0}"}
+        which: Document = {"filter": f"attributes.start_time = {_started(reading)}"}
         if not by_start:
             which = {"order_by": ["attributes.start_time DESC"]}
         body: Document = {"experiment_ids": [experiment], **which, "run_view_type": "ALL", "max_results": 100}
+        body |= next_page
         return Call(operation="searchRuns", method="POST", target=f"{API}/runs/search", body=write(body))
     body = {
         "experiment_ids": [experiment],
@@ -250,7 +266,18 @@ def search_created(reading: Reading, *, by_start: bool = True) -> Call:
         "order_by": [{"field_name": "creation_time", "ascending": False}],
     }
     target = f"{API}/logged-models/search"
-    return Call(operation="searchLoggedModels", method="POST", target=target, body=write(body))
+    return Call(operation="searchLoggedModels", method="POST", target=target, body=write(body | next_page))
+
+
+def started_before(reading: Reading, runs: Sequence[Document]) -> bool:
+    """Say whether the last of a page of runs, the newest first, is older than what a create asked for."""
+    return bool(runs) and whole(field(runs[-1], "info", "start_time")) < _started(reading)
+
+
+def _started(reading: Reading) -> int:
+    """The start that a create asked for, in milliseconds; 0, as servers take it, for none and for what is no time."""
+    started = text(reading.document.get("start_time"))
+    return int(started) if started.isdecimal() and len(started) < _LONG else 0
 
 
 def _quoted(value: str) -> str:

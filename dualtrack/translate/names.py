@@ -10,7 +10,8 @@
 For a Databricks workspace the outcome is a path in its tree (`databricks.workspace_path`).
 
 Two experiments never silently share a name: when the translated one belongs to another experiment already, it is
-qualified by a hash of the whole original, which is the same at every attempt.
+qualified by a hash of the primary's name, the original's id and its whole name, which is the same at every attempt. The
+third of a name (the second was deleted and made anew, or another proxy's primary has one too) gets one of its own so.
 """
 
 import hashlib
@@ -25,14 +26,23 @@ _LIMIT = 240  # Azure ML allows 256 characters; what is left is for the qualifie
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NameRule:
+    """How names are written for one backend. `source` is the primary's name: whose experiments these are."""
+
     rule: str = "keep"
     qualifies: bool = True
     template: str = ""
     default_experiment: str = ""
+    source: str = ""
     is_path: bool = False  # of a Databricks workspace
 
 
 DEFAULT_EXPERIMENT_ID = "0"
+
+
+def names_for(name: str, rule: NameRule, experiment_id: str = "") -> tuple[str, ...]:
+    """What a mirror may be called, in the order in which it is tried."""
+    translated = translate_name(name, rule, experiment_id)
+    return (translated, qualify(translated, rule.source, experiment_id, name)) if rule.qualifies else (translated,)
 
 
 def translate_name(name: str, rule: NameRule, experiment_id: str = "") -> str:
@@ -59,9 +69,9 @@ def _flat(name: str) -> str:
     return flat if len(flat) <= _LIMIT else f"{flat[: _LIMIT - 9]}-{_digest(name)}"
 
 
-def qualify(translated: str, original: str) -> str:
-    return f"{translated}-{_digest(original)}"
+def qualify(translated: str, source: str, experiment_id: str, name: str) -> str:
+    return f"{translated}-{_digest(source, experiment_id, name)}"
 
 
-def _digest(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()[:8]
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:8]

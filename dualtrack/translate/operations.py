@@ -115,14 +115,18 @@ _CREATED = {
 def _created(exchange: Exchange, kind: EntityKind) -> Ref | None:
     if not exchange.answer:
         return None
-    created = text(field(parse(exchange.answer), *_CREATED[kind][0]))
+    created = made_id(kind, parse(exchange.answer))
     return Ref(kind, ClientId(created)) if created else None
+
+
+def made_id(kind: EntityKind, answer: Document) -> str:
+    """The id in a create's answer, or in what has its shape; empty if there is none."""
+    return text(field(answer, *_CREATED[kind][0]))
 
 
 def learn(kind: EntityKind, ref: Ref, backend: str, answer: Document, name: str = "") -> Twin | None:
     """Read a create's answer: what `ref` is called on the backend that gave it, and where its artifacts go."""
-    id_path, root_path = _CREATED[kind]
-    backend_id = text(field(answer, *id_path))
+    backend_id, root_path = made_id(kind, answer), _CREATED[kind][1]
     if not backend_id:
         return None
     root = text(field(answer, *root_path))

@@ -19,7 +19,7 @@ from dualtrack.core.ids import ClientId, EntityKind, Ref
 from dualtrack.core.views import DatasetView, ExperimentView, History, ModelView, Point, RunView, Series
 from dualtrack.translate.document import MalformedError, objects, parse_inner, write
 from dualtrack.translate.files import UPLOAD, tell
-from dualtrack.translate.mlflow import API
+from dualtrack.translate.mlflow import API, marks
 from dualtrack.translate.references import HISTORY_TAG
 
 _CHUNK: Final = {"metrics": 1000, "params": 100, "tags": 100}
@@ -35,15 +35,11 @@ class Unrepaired:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repair:
-    """What mends an entity: `exchanges`, in order; `adopts` are entities to bring over whole (`ports.Adopter`).
-
-    `unread` are metrics whose points are needed first: read both sides again with them, compare, and plan again.
-    """
+    """What mends an entity: `exchanges`, in order; `adopts` are entities to bring over whole (`ports.Adopter`)."""
 
     exchanges: tuple[Exchange, ...] = ()
     adopts: tuple[Ref, ...] = ()
     unrepaired: tuple[Unrepaired, ...] = ()
-    unread: tuple[str, ...] = ()
 
 
 def plan(here: AnyView | None, there: AnyView | None, differences: Iterable[Difference]) -> Repair:
@@ -82,8 +78,10 @@ _CHOICES: Final[Mapping[DriftKind, str]] = {
     DriftKind.METRIC: f"another value of that step and time is there: {_AGAIN}",
     DriftKind.INPUT: f"a server keeps the first tags of an input: {_AGAIN}",
     DriftKind.OUTPUT: f"a server keeps the first step of an output: {_AGAIN}",
+    DriftKind.TRACE: "traces are not mirrored by this release: make it right by hand, or keep it",
     DriftKind.FIELD: f"no write changes it: {_AGAIN}",
 }
+_TOO_MANY: Final = f"too many points to compare one by one: reconcile again, and if it is still named: {_AGAIN}"
 _END: Final = "an end cannot be taken back: it is another one when the run ends again"
 
 
@@ -104,11 +102,11 @@ def _is_absent(found: Difference) -> bool:
 
 
 class _Draft:
-    """Collects the plan of one entity; every difference ends as a write, as unrepaired, or as unread."""
+    """Collects the plan of one entity; every difference ends as a write or as unrepaired."""
 
     def __init__(self, drift: Sequence[Difference]) -> None:
         self._left = list(drift)
-        self._unread: dict[str, None] = {}
+        self._unread: list[Difference] = []
         self._adopts: list[Ref] = []
         self.exchanges: list[Exchange] = []
 
@@ -125,8 +123,9 @@ class _Draft:
     def adopt(self, ref: Ref) -> None:
         self._adopts.append(ref)
 
-    def read_first(self, key: str) -> None:
-        self._unread[key] = None
+    def leave_unread(self, found: Difference) -> None:
+        """Say of a taken difference that the points are not at hand: there were too many (`reconcile/snapshot.py`)."""
+        self._unread.append(found)
 
     def put_back(self, found: Difference) -> None:
         """Say that a taken difference is not mended whole."""
@@ -136,8 +135,10 @@ class _Draft:
         return Repair(
             exchanges=tuple(self.exchanges),
             adopts=tuple(self._adopts),
-            unrepaired=tuple(Unrepaired(difference=each, choice=_choice(each)) for each in self._left),
-            unread=tuple(self._unread),
+            unrepaired=(
+                *(Unrepaired(difference=each, choice=_choice(each)) for each in self._left),
+                *(Unrepaired(difference=each, choice=_TOO_MANY) for each in self._unread),
+            ),
         )
 
 
@@ -153,6 +154,16 @@ def _batches(run_id: str, name: str, listed: Sequence[Document]) -> Iterator[Exc
 
 def _pair(key: str, value: str) -> Document:
     return {"key": key, "value": value}
+
+
+def marking(ref: Ref, source: str) -> Exchange:
+    """Tell a run's or a model's mirror its marks."""
+    tags = marks(ref, source)
+    if ref.kind is EntityKind.MODEL:
+        path = f"logged-models/{ref.client_id}/tags"
+        return _post("setLoggedModelTags", path, {"model_id": ref.client_id, "tags": list[JSON](tags)}, "PATCH")
+    (told,) = _batches(ref.client_id, "tags", tags)
+    return told
 
 
 # --- a run ------------------------------------------------------------------------------------------------------
@@ -212,7 +223,7 @@ def _points(
     ours = mine.points if mine is not None else {}
     others = theirs.points if theirs is not None and theirs.count else {}
     if ours is None or others is None:
-        draft.read_first(found.item)
+        draft.leave_unread(found)
         return []
     missing, extra = unmatched(ours, others)
     taken = {(each.step, each.timestamp) for each in others} if is_single else set()
@@ -325,7 +336,18 @@ def _plan_model_points(here: ModelView, there: ModelView, draft: _Draft) -> None
         # a model has one value of a step and a time (`logged_model_metrics` of mlflow 3.17.2), a run may have more
         points = _points(found, here.metrics.get(one), there.metrics.get(one), draft, is_single=True)
         about = {**_about(one), "model_id": here.ref.client_id}
-        draft.exchanges += _batches(one.run_id, "metrics", [{**about, **_told(each)} for each in points])
+        batches = [*_batches(one.run_id, "metrics", [{**about, **_told(each)} for each in points])]
+        draft.exchanges += _undeleted(one.run_id, batches, here, there)
+
+
+def _undeleted(run_id: str, writes: list[Exchange], here: ModelView, there: ModelView) -> Iterator[Exchange]:
+    """Restore a run that is deleted there for these writes, and delete it again if it is deleted here."""
+    is_deleted = bool(writes) and run_id in there.deleted_runs
+    if is_deleted:
+        yield _post("restoreRun", "runs/restore", {"run_id": run_id})
+    yield from writes
+    if is_deleted and run_id in here.deleted_runs:
+        yield _post("deleteRun", "runs/delete", {"run_id": run_id})
 
 
 def _about(series: Series) -> Document:

@@ -1,5 +1,6 @@
 """`dualtrack demo`, the first command of the README, from beginning to end."""
 
+import asyncio
 import os
 import re
 import sys
@@ -7,12 +8,20 @@ import uuid
 from pathlib import Path
 
 import pytest
+import yaml
+from aiohttp import ClientSession
 
+import dualtrack.demo
 from dualtrack.demo.servers import Process, clean_environment
+from tests.support.dashboard import empty
+from tests.support.prometheus import scraping
 
 pytestmark = pytest.mark.acceptance
 
 MARK = "DUALTRACK_TEST_MARK"
+# by operation, which nobody can foretell: there is none yet
+OF_TROUBLE = {"Parked", "Repairs"}
+TRAINING = Path(dualtrack.demo.__file__).with_name("train.py")
 
 
 def started_by(mark: str) -> list[str]:
@@ -71,6 +80,36 @@ def test_the_demo_ends_equal_and_leaves_nothing(tmp_path: Path) -> None:
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
+async def test_what_the_demo_keeps_up_is_scraped_and_charted(tmp_path: Path) -> None:
+    """The way of the README: the demo stays up, Prometheus scrapes it, the dashboard has something to show."""
+    folder = tmp_path / "kept"
+    process, mark = demo(tmp_path, "--keep", "--directory", str(folder))
+    try:
+        await asyncio.to_thread(process.wait_ready, lambda: "Ctrl-C stops" in process.log_path.read_text(), timeout=300)
+        config = yaml.safe_load((folder / "dualtrack.yaml").read_text())
+        admin = config["admin"]
+        async with ClientSession() as session, scraping(f"127.0.0.1:{admin['port']}", tmp_path, session) as prometheus:
+            await prometheus.sees("count_over_time(up[5m]) > 2")
+            env = clean_environment(MLFLOW_TRACKING_URI=f"http://127.0.0.1:{config['listen']['port']}")
+            again = Process([sys.executable, str(TRAINING)], log_path=tmp_path / "train.log", env=env)
+            assert await asyncio.to_thread(again.wait, 120) == 0, again.tail()
+            (scrapes,) = await prometheus.ask("count_over_time(up[10m])")
+            await prometheus.sees(f"count_over_time(up[10m]) > {scrapes + 2}")
+            await prometheus.sees('sum(dualtrack_verify_runs_total{outcome="explained"}) > 0', 60)
+            silent = await empty(prometheus)
+            groups = (await prometheus.get("rules"))["groups"]
+            async with session.get(f"http://127.0.0.1:{admin['port']}/") as page:
+                shown = await page.text()
+    finally:
+        process.stop(timeout=60)  # five processes, one after the other
+
+    assert {title for title, _ in silent} <= OF_TROUBLE
+    assert all(rule["health"] == "ok" for group in groups for rule in group["rules"])
+    assert "azureml" in shown
+    assert process.wait(10) == 0  # as it was told
+    assert started_by(mark) == []
+
+
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="processes are found in /proc")
 def test_the_mark_finds_processes() -> None:
     """The test above would see what is left over."""
@@ -78,6 +117,7 @@ def test_the_mark_finds_processes() -> None:
     argv = [sys.executable, "-c", "import sys; sys.stdin.read()"]
     process = Process(argv, log_path=Path(os.devnull), env={**os.environ, MARK: mark})
     try:
+        process.wait_ready(lambda: bool(started_by(mark)))  # it has an environment only once it is being executed
         process.pause()
         assert len(started_by(mark)) == 1
     finally:

@@ -108,7 +108,7 @@ def test_the_primary_is_down_at_the_start(
             assert refusal.status == 503, target
             assert refusal.document["error_code"] == "TEMPORARILY_UNAVAILABLE"
             assert int(refusal.headers["retry-after"]) >= 1
-        version = ask(proxy.url, "GET", "/version", timeout=1)
+        version = ask(proxy.url, "GET", "/version", timeout=5)
         assert version.status == 200
         assert version.body[:1].isdigit()
 

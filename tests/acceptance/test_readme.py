@@ -1,4 +1,4 @@
-"""Every command that the README shows is one that there is; the quick ones are run as they stand."""
+"""Every command that the READMEs show is one that there is; the quick ones are run as they stand."""
 
 import functools
 import os
@@ -16,6 +16,7 @@ pytestmark = pytest.mark.acceptance
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
+READMES = (README, *sorted((ROOT / "deploy").rglob("README.md")))
 FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w+)[^\n]*\n(?P<text>.*?)^(?P=indent)```", re.MULTILINE | re.DOTALL)
 SHELLS = {"bash", "console", "sh", "shell"}
 WORDS_BEFORE = {"sudo", "exec", "time", "env", "nohup"}
@@ -94,7 +95,7 @@ def bare(words: list[str]) -> list[str]:
 
 
 def documented() -> list[Command]:
-    return list(dict.fromkeys(commands(README.read_text()))) if README.exists() else []
+    return list(dict.fromkeys(command for readme in READMES for command in commands(readme.read_text())))
 
 
 def ours() -> list[Command]:
@@ -192,7 +193,15 @@ def test_every_example_configuration_is_right() -> None:
         assert done.returncode == 0, f"{path.name}: {done.stdout}{done.stderr}"
 
 
-def test_every_link_inside_the_repository_leads_somewhere() -> None:
-    targets = re.findall(r"\]\((?!\w+:|#)([^)#\s]+)", README.read_text())
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_inside_the_repository_leads_somewhere(readme: Path) -> None:
+    targets = re.findall(r"\]\((?!\w+:|#)([^)#\s]+)", readme.read_text())
 
-    assert not [target for target in targets if not (ROOT / target).exists()]
+    assert not [target for target in targets if not (readme.parent / target).exists()]
+
+
+def test_every_file_that_a_folder_of_deploy_has_is_in_its_readme() -> None:
+    """Nobody has to guess what a file beside a README is for."""
+    for readme in READMES[1:]:
+        files = (path.name for path in readme.parent.iterdir() if path.is_file() and path != readme)
+        assert not [name for name in files if name not in readme.read_text()], readme

@@ -1,13 +1,14 @@
 """The emulators in front of a real MLflow server: tokens, names, shapes of errors, faults, the log and its counters."""
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from aiohttp import ClientSession, ClientTimeout, ServerDisconnectedError
+from aiohttp import ClientOSError, ClientSession, ClientTimeout, ServerDisconnectedError
 
 from dualtrack.demo.servers import Emulator, MlflowServer, free_port
 from dualtrack.emulators.azureml import DEFAULT_SCOPE, AzureML
@@ -276,6 +277,18 @@ async def test_a_drop_loses_the_call_or_only_its_answer(plain: Client, action: A
     assert await plain.runs_named(name) == runs + 1
 
 
+@pytest.mark.parametrize(("action", "runs"), [(DropBefore(resets=True), 0), (DropAfter(resets=True), 1)])
+async def test_a_drop_may_reset_the_connection(plain: Client, action: Action, runs: int) -> None:
+    name = unique()
+    await plain.control.set_faults(Rule(action=action, method="POST", path="runs/create$", nth=1))
+
+    with pytest.raises(ClientOSError) as told:
+        await plain.create_run(run_name=name)
+
+    assert told.value.errno == errno.ECONNRESET
+    assert await plain.runs_named(name) == runs
+
+
 @pytest.mark.parametrize(
     ("refusal", "content_type", "start"),
     [
@@ -393,7 +406,9 @@ async def test_writes_that_were_stored_twice_are_counted(plain: Client) -> None:
 
     counted = await plain.control.duplicates()
     assert counted["metric_points"] == 4
-    assert [run_id, "m", "2", "5", "1.0", ""] in counted["metric_point_examples"]
+    examples = counted["metric_point_examples"]
+    assert (len(examples), examples.count([run_id, "m", "2", "5", "1.0", ""])) == (4, 2)
+    assert (await plain.control.duplicates(examples=3))["metric_point_examples"] == examples[:3]
 
 
 async def test_a_mirror_that_was_made_twice_is_counted_also_when_its_answer_was_lost(plain: Client) -> None:

@@ -255,11 +255,11 @@ async def test_what_is_not_there_is_none(kind: Kind) -> None:
 async def test_an_experiment_is_read_whole(kind: Kind) -> None:
     experiment_id = await kind.experiment()
     await kind.told("experiments/set-experiment-tag", experiment_id=experiment_id, key="team", value="a")
-    view = await snapshots(kind).experiment(twin(EntityKind.EXPERIMENT, experiment_id), expected_name="x")
+    view = await snapshots(kind).experiment(twin(EntityKind.EXPERIMENT, experiment_id), expected_names=("x",))
 
     assert view is not None
     assert view.tags["team"] == "a"
-    assert (view.lifecycle_stage, view.expected_name) == ("active", "x")
+    assert (view.lifecycle_stage, view.expected_names) == ("active", ("x",))
     assert view.name
 
 

@@ -571,6 +571,20 @@ async def test_one_process_has_a_spool(tmp_path: Path) -> None:
     await second.close()
 
 
+async def test_a_transient_file_that_no_delivery_needs_is_bounded(tmp_path: Path) -> None:
+    """What came to nothing is not remembered either."""
+    spool = DiskSpool(tmp_path / "spool", 10)
+    await spool.open()
+    with pytest.raises(SpoolFullError):
+        spool.begin(100, transient=True)
+    file = spool.begin(transient=True)
+    await file.write(b"x")
+    await file.abandon()
+
+    assert not spool._transient
+    assert spool.used_bytes == 0
+
+
 async def test_a_transient_file_is_neither_bounded_nor_swept(tmp_path: Path) -> None:
     """What a full spool waits for is a delivery, and this is one under way."""
 
@@ -579,7 +593,7 @@ async def test_a_transient_file_is_neither_bounded_nor_swept(tmp_path: Path) -> 
 
     spool = DiskSpool(tmp_path / "spool", 10)
     await spool.open()
-    file = spool.begin(100, transient=True)
+    file = spool.begin(100, transient=True, is_bounded=False)
     await file.write(b"x" * 100)
     done = await file.finish()
 

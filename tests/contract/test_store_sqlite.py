@@ -8,8 +8,9 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +198,8 @@ async def test_a_journal_of_the_first_release_goes_on(shelf: SqliteShelf) -> Non
 
     journal = await shelf.open()
     await journal.retry_parked(3, shelf.now)
-    found = await journal.left_open(lambda _: "run:1")
+    (found,) = await journal.left_open(lambda _: "run:1")
+    await journal.settle(Settlement(entry_id=found.entry_id, key="run:1", seq=found.seq))
     new = await journal.open(note("upload"), "kept")
     await journal.settle(
         Settlement(entry_id=new, key="run:2", artifact=ArtifactNote(path="p", size=1, sha256="5a", spool="kept"))
@@ -205,8 +207,12 @@ async def test_a_journal_of_the_first_release_goes_on(shelf: SqliteShelf) -> Non
 
     assert execute(shelf.path, "PRAGMA user_version") == [(NEWEST,)]
     entries = await journal.read(RUN_1, MUCH)
-    assert [(entry.exchange.body, entry.spool) for entry in entries] == [(b"parked", ""), (b"queued", "")]
-    assert [entry.entry_id for entry in found] == [8]
+    assert [(entry.exchange.body, entry.spool) for entry in entries] == [
+        (b"parked", ""),
+        (b"open", ""),
+        (b"queued", ""),
+    ]
+    assert found.entry_id == 8
     assert await journal.rooted("b", ["s3://1"]) == twin(run("1"), "b", "on-b", root="s3://1")
     assert await journal.spooled() == {"kept"}
     assert new > 9
@@ -425,6 +431,24 @@ async def test_a_cancelled_writer_takes_nobody_along(shelf: SqliteShelf) -> None
     assert await read(journal) == ["stays"]
 
 
+async def test_a_read_that_waits_for_its_thread_stops_at_a_place_kept_meanwhile(shelf: SqliteShelf) -> None:
+    journal = await shelf.open()
+    await keep(journal, "run:1", "before")
+    entry_id = await journal.open(note("in doubt"))
+    is_free = threading.Event()
+    journal._reader.submit(is_free.wait)
+    async with asyncio.TaskGroup() as group:
+        reading = group.create_task(read(journal))
+        await asyncio.sleep(0)
+        doubtful = journal.doubt(entry_id, "run:1")
+        await keep(journal, "run:1", "after")
+        is_free.set()
+
+    assert reading.result() == ["before"]
+    await journal.settle(Settlement(entry_id=doubtful.entry_id, key="run:1", seq=doubtful.seq))
+    assert await read(journal) == ["before", "in doubt", "after"]
+
+
 async def test_closing_finishes_what_was_submitted(shelf: SqliteShelf) -> None:
     journal = await shelf.open()
     entry_id = await journal.open(note("refused"))
@@ -497,6 +521,26 @@ async def test_a_full_disk_is_a_clear_error_and_room_ends_it(tiny_disk: Path) ->
     assert refused_at_once
     assert await read(journal) == [*acknowledged, "room again"]
     await shelf.close()
+
+
+async def test_a_write_that_meets_the_full_disk_alone_has_the_room_kept_for_it(tiny_disk: Path) -> None:
+    """The primary has it already: its client is not told that it failed."""
+    shelf = SqliteShelf(tiny_disk / "journal.db")
+    journal = await shelf.open()
+    entry_id = await journal.open(note("sent"))
+    take_all_room(tiny_disk / "somebody-elses.log")
+
+    await journal.settle(Settlement(entry_id=entry_id, key="run:1", exchange=note("x" * 100_000)))
+
+    assert journal.is_full
+    assert await read(journal) == ["x" * 100_000]
+    await shelf.close()
+
+
+def take_all_room(path: Path) -> None:
+    with path.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(4096))
 
 
 async def test_a_disk_that_is_full_from_the_start_is_one_line(tiny_disk: Path) -> None:

@@ -30,7 +30,7 @@ from tests.support.mortal import JOURNAL_READS, JOURNAL_WRITES, SPOOL, Death, Pr
 MARK = "dualtrack.source_run_id"
 SOURCE = "dualtrack.source"
 AT_ONCE = 8  # worlds side by side: most of their time is waiting for disks and timers
-SECONDS = 20.0  # a world that takes longer hangs; it takes a fraction of one
+SECONDS = 60.0  # a world that takes longer hangs; it takes a fraction of one
 
 
 class Client:

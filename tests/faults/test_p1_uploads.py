@@ -37,16 +37,8 @@ async def spool_is_empty(served: Served, folder: Path) -> None:
 
 
 async def put_until_taken(served: Served, root: str, path: str, content: bytes) -> None:
-    """PUT as MLflow's client does: again and again, until there is an answer that is no 5xx."""
-    while True:
-        try:
-            reply = await put(served, root, path, content)
-        except (ClientConnectionError, OSError):
-            await asyncio.sleep(0.01)  # nobody listens: it is being started again
-            continue
-        if reply.status < 500:
-            assert reply.status == 200, reply.body
-            return
+    reply = await served.repeated(lambda: put(served, root, path, content))
+    assert reply.status == 200, reply.body
 
 
 async def test_killed_at_random_instants_both_sides_have_all_files(
@@ -59,8 +51,7 @@ async def test_killed_at_random_instants_both_sides_have_all_files(
     over = asyncio.Event()
     acknowledged: dict[tuple[str, str], bytes] = {}
 
-    async def upload(served: Served, run_id: str, mine: random.Random) -> None:
-        root = await run_root(served, run_id)
+    async def upload(served: Served, run_id: str, root: str, mine: random.Random) -> None:
         number = 0
         while not over.is_set():
             path = f"{number % 4}/file {number % 7}.bin"
@@ -72,9 +63,10 @@ async def test_killed_at_random_instants_both_sides_have_all_files(
     async with serving(tmp_path, config_text(tmp_path, a, b), session) as served:
         experiment = await served.create_experiment()
         runs = [await served.create_run(experiment) for _ in range(CLIENTS)]
+        roots = {run_id: await run_root(served, run_id) for run_id in runs}  # asked once, so before the first kill
         async with asyncio.TaskGroup() as group:
-            for run_id in runs:
-                group.create_task(upload(served, run_id, random.Random(chance.random())))
+            for run_id, root in roots.items():
+                group.create_task(upload(served, run_id, root, random.Random(chance.random())))
             for _ in range(KILLS):
                 files = len(acknowledged)
                 await asyncio.sleep(chance.random())
@@ -82,7 +74,7 @@ async def test_killed_at_random_instants_both_sides_have_all_files(
                 assert len(acknowledged) >= files
             over.set()
         await spool_is_empty(served, tmp_path)
-        ours = {run_id: await tree(behind(a, served), await run_root(served, run_id)) for run_id in runs}
+        ours = {run_id: await tree(behind(a, served), root) for run_id, root in roots.items()}
         theirs = {run_id: await mirrored(b, served, run_id) for run_id in runs}
 
     assert ours == theirs

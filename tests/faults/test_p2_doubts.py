@@ -5,7 +5,7 @@ import pytest
 from dualtrack.emulators.faults import DropAfter, Refuse, Rule
 from dualtrack.errors import JournalError
 from dualtrack.ports import Progress
-from tests.support.flow import Json, Running, Workspace
+from tests.support.flow import Json, Launcher, Running, Workspace
 
 BATCH = r"/runs/log-batch$"
 
@@ -100,3 +100,25 @@ async def test_a_client_s_repeat_of_what_was_settled_is_not_sent_again(
     await checked(proxy, b)
 
     assert lost.status == 503
+
+
+async def test_what_was_given_up_in_doubt_is_looked_for_when_it_is_retried(
+    launch: Launcher, a: Workspace, b: Workspace
+) -> None:
+    """It was stored, the answer was lost, and nothing could be read until it was parked."""
+    proxy = await launch(a, b, delivery={"give_up": "1s"})
+    run_id = await run_of(proxy)
+    await b.control.set_faults(
+        Rule(path=BATCH, nth=1, action=DropAfter()),
+        Rule(method="GET", path=r"runs/get$", action=Refuse(status=503)),
+    )
+    await proxy.log_metric(run_id)
+
+    async def is_parked() -> bool:
+        return bool((await proxy.backend())["parked"])
+
+    await proxy.until(is_parked)
+    await b.control.clear_faults()
+    (letter,) = (await proxy.admin.call("GET", "/api/v1/parked")).json["parked"]
+    assert (await proxy.admin.call("POST", f"/api/v1/parked/{letter['id']}/retry")).status == 200
+    await checked(proxy, b)

@@ -132,3 +132,75 @@ async def test_a_child_waits_for_its_parent(proxy: Running, b: Workspace) -> Non
     assert await proxy.differences(experiment, b) == []
     made = [body["run_name"] for body in await b.writes("runs/create")]
     assert made[-2:] == ["parent", "child"]
+
+
+UNREADABLE = Rule(method="GET", path="runs/get$", action=Refuse(status=503))
+
+
+async def lose_answer(proxy: Running, primary: Workspace, run_id: str) -> None:
+    """Have the primary store a point and not say so; what became of it cannot be found out before its faults end."""
+    await primary.control.set_faults(Rule(path="runs/log-metric$", nth=1, action=DropAfter()), UNREADABLE)
+    lost = await proxy.call("POST", "runs/log-metric", {"run_id": run_id, "key": "k", "value": 1.5, "timestamp": 7})
+    assert lost.status == 503
+
+
+async def test_a_deletion_waits_for_what_was_acknowledged_behind_a_doubt(
+    launch: Launcher, a: Workspace, b: Workspace
+) -> None:
+    """The write in doubt is settled late, and its first attempts fail: it makes what is behind it no younger."""
+    proxy = await launch(a, b, delivery={"retry_min": "1s", "retry_max": "1s"})
+    experiment = await proxy.create_experiment()
+    run_id = await proxy.create_run(experiment)
+    await proxy.drained()
+    await b.control.set_faults(Rule(path="runs/log-batch$", first=2, action=Refuse(status=503)))
+
+    await lose_answer(proxy, a, run_id)
+    await proxy.set_tag(run_id, "acknowledged", "yes")
+    await proxy.post("experiments/delete", experiment_id=experiment)
+    await a.control.clear_faults()
+    await proxy.drained()
+
+    assert (await proxy.backend())["parked"] == 0
+    assert (await b.writes())[-1]["_path"].endswith("experiments/delete")
+
+
+async def test_a_doubt_keeps_its_place_over_a_restart(launch: Launcher, a: Workspace, b: Workspace) -> None:
+    """Its run was deleted behind it, and takes nothing after that."""
+    proxy = await launch(a, b)
+    run_id = await proxy.create_run(await proxy.create_experiment())
+    await proxy.drained()
+
+    await lose_answer(proxy, a, run_id)
+    await proxy.finish(run_id)
+    await proxy.post("runs/delete", run_id=run_id)
+    await proxy.stop()
+    proxy = await launch(a, b)
+    await a.control.clear_faults()
+    await proxy.drained()
+
+    assert (await proxy.backend())["parked"] == 0
+    assert (await b.writes())[-1]["_path"].endswith("runs/delete")
+
+
+@pytest.mark.parametrize("makes", [True, False])
+async def test_a_deletion_waits_for_a_doubt(proxy: Running, a: Workspace, b: Workspace, makes: bool) -> None:
+    """Of another lane, or of none as yet: a run that was perhaps made."""
+    experiment = await proxy.create_experiment()
+    run_id = await proxy.create_run(experiment)
+    await proxy.drained()
+
+    if makes:
+        unreadable = Rule(path="runs/search$", action=Refuse(status=503))
+        await a.control.set_faults(Rule(path="runs/create$", nth=1, action=DropAfter()), unreadable)
+        lost = await proxy.call("POST", "runs/create", {"experiment_id": experiment, "start_time": 5})
+        assert lost.status == 503
+    else:
+        await lose_answer(proxy, a, run_id)
+    await proxy.post("experiments/delete", experiment_id=experiment)
+    await proxy.failing("waits for earlier writes")
+    await a.control.clear_faults()
+    await proxy.drained()
+
+    assert (await proxy.backend())["parked"] == 0
+    assert (await b.writes())[-1]["_path"].endswith("experiments/delete")
+    assert len(await b.writes("runs/create", accepted=True)) == 1 + makes

@@ -1,94 +1,178 @@
 """P5: after any storm of faults on both sides, once both are up, nothing differs between them.
 
-The faults and the traffic are drawn from a seed, which is printed.
+Real clients in processes of their own and plain writers log hundreds of runs while the secondary fails in every way,
+the primary in some, and the proxy is killed. Afterwards `dualtrack verify` has to find nothing, and both workspaces,
+read without the proxy, have to agree: all that was acknowledged is there, and nothing is there twice.
+
+All is drawn from a seed, which is printed: DUALTRACK_STORM_SEED repeats a storm, DUALTRACK_STORM_RUNS is its size.
 """
 
 import asyncio
+import os
 import random
-from typing import Any
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from uuid import UUID
 
 import orjson
 import pytest
+from aiohttp import ClientSession
 
-from dualtrack.emulators.faults import Action, Body, Delay, DropAfter, DropBefore, Refuse, Rule
-from tests.support.flow import Json, Running, Workspace
+from dualtrack.demo.compare import RUN_MARK, Side, Snapshot, compare, read
+from dualtrack.demo.losses import read_losses
+from dualtrack.demo.servers import MlflowServer
+from tests.support.clients import PATIENT, Script
+from tests.support.clouds import AZURE, DATABRICKS, SIGN_IN, Cloud, azureml, databricks, signing_in
+from tests.support.flow import SECRETS, Json, Workspace, config_text, unique, workspace
+from tests.support.ledger import Record, unkept
+from tests.support.served import Served, serving
+from tests.support.servers import shift_ids
+from tests.support.weather import GUSTS, Weather
+from tests.support.writer import Writer
 
-SEEDS = [random.SystemRandom().randrange(10**6) for _ in range(2)]
-RUNS = 6
-WRITES = 12
-FAULTS: tuple[Action, ...] = (
-    DropBefore(),
-    DropAfter(),
-    DropAfter(),
-    Refuse(status=500),
-    Refuse(status=502, body=Body.HTML),
-    Refuse(status=503),
-    Refuse(status=429),
-    Refuse(status=408, body=Body.EMPTY),
-    Delay(seconds=0.05),
-)
-
-
-def storm(chance: random.Random, path: str, count: int, among: int) -> list[Rule]:
-    """Draw `count` faults for the first `among` calls."""
-    return [Rule(path=path, nth=nth, action=chance.choice(FAULTS)) for nth in chance.sample(range(1, among), count)]
-
-
-async def repeat(proxy: Running, path: str, **body: Any) -> Json:
-    """POST as MLflow's client does: again, at once, while the answer is one that it repeats."""
-    while True:
-        reply = await proxy.call("POST", path, body)
-        if reply.status not in {408, 429, 500, 502, 503, 504}:
-            assert reply.status == 200, (path, reply.status, reply.body)
-            document: Json = reply.json if reply.body else {}
-            return document
-
-
-async def log_anything(proxy: Running, experiment: str, parent: str, seed: str) -> None:
-    chance = random.Random(seed)
-    tags = [{"key": "mlflow.parentRunId", "value": parent}]
-    made = await repeat(proxy, "runs/create", experiment_id=experiment, start_time=chance.randrange(10**9), tags=tags)
-    run_id = made["run"]["info"]["run_id"]
-    for number in range(WRITES):
-        key = chance.choice("xyz")
-        match chance.randrange(5):
-            case 0:
-                await repeat(proxy, "runs/set-tag", run_id=run_id, key=key, value=str(number))
-            case 1:
-                await repeat(proxy, "runs/log-parameter", run_id=run_id, key=f"{key}{number}", value=key * 300)
-            case 2:
-                metric = {"key": key, "value": number / 3, "timestamp": number, "step": chance.randrange(3)}
-                await repeat(proxy, "runs/log-metric", run_id=run_id, **metric)
-            case 3:
-                metrics = [{"key": key, "value": "NaN", "timestamp": number, "step": step} for step in range(9)]
-                batch_tags = [{"key": key, "value": f"b{number}"}]
-                await repeat(proxy, "runs/log-batch", run_id=run_id, metrics=metrics, tags=batch_tags)
-            case _:
-                # of this run alone: a server that gets a new dataset from two runs at once refuses one of them (400)
-                dataset = {"name": key, "digest": f"{seed}.{number}", "source_type": "local", "source": "{}"}
-                await repeat(proxy, "runs/log-inputs", run_id=run_id, datasets=[{"dataset": dataset}])
-    await repeat(proxy, "runs/update", run_id=run_id, status=chance.choice(["FINISHED", "FAILED"]), end_time=5)
+SEED = int(os.environ.get("DUALTRACK_STORM_SEED") or random.SystemRandom().randrange(10**6))
+RUNS = int(os.environ.get("DUALTRACK_STORM_RUNS") or 200)
+SCRIPTS, WRITERS, KILLS = 2, 5, 5
+# an attempt in a black hole ends by itself, and not before the slowest answer there is
+QUICK_DEATH = {"delivery": {"attempt_timeout": "5s"}, "log": {"format": "json"}}
+# a proxy that compares and repairs by itself all the time, in the middle of it, must double nothing; one that never
+# does must need no repair
+WATCHES: Json = {
+    "clouds": {},
+    "servers": {
+        "on_end": True,
+        "on_start": True,
+        "on_parked": True,
+        "settle": "100ms",
+        "pause": "10ms",
+        "sweep": "1s",
+        "repair": True,
+    },
+}
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-async def test_after_a_storm_nothing_differs(proxy: Running, a: Workspace, b: Workspace, seed: int) -> None:
-    chance = random.Random(seed)
-    print(f"seed {seed}")
-    experiment = await proxy.create_experiment()
-    parent = await proxy.create_run(experiment)
-    await a.control.set_faults(*storm(chance, "runs/", 10, RUNS * WRITES))
-    await b.control.set_faults(*storm(chance, "mlflow/", 15, 60))
-    async with asyncio.TaskGroup() as group:
-        for number in range(RUNS):
-            group.create_task(log_anything(proxy, experiment, parent, f"{seed}.{number}"))
-    await a.control.clear_faults()
-    await b.control.clear_faults()
+# --- two sides ------------------------------------------------------------------------------------------------------
 
-    assert await proxy.differences(experiment, b) == []
-    assert (await b.control.duplicates())["runs"] == 0
-    assert not (await proxy.admin.call("GET", "/api/v1/parked")).json["parked"]
-    verified = await proxy.admin.call("GET", f"/api/v1/verify?experiment={experiment}")
-    *found, summary = [orjson.loads(line) for line in verified.body.splitlines()]
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[list[MlflowServer]]:
+    """Of this storm alone: all that is on the primary is verified."""
+    made = [MlflowServer(tmp_path / name).launch() for name in ("primary", "secondary")]
+    try:
+        for server in made:
+            server.wait_ready()
+        shift_ids(made[1])
+        yield made
+    finally:
+        for server in made:
+            server.stop()
+
+
+@pytest.fixture(params=list(WATCHES))
+def way(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+async def sides(
+    way: str,
+    servers: list[MlflowServer],
+    session: ClientSession,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> AsyncIterator[tuple[Workspace, Workspace]]:
+    """Databricks and Azure ML, whose tokens end; or two plain servers, which both have logged models."""
+    async with AsyncExitStack() as stack:
+        if way == "servers":
+            a, b = [
+                await stack.enter_async_context(workspace(n, s, session)) for n, s in zip("ab", servers, strict=True)
+            ]
+            yield a, b
+            return
+        one = await stack.enter_async_context(databricks("a", servers[0], session, auth=SIGN_IN[DATABRICKS]))
+        two = await stack.enter_async_context(azureml("b", servers[1], session, auth=SIGN_IN[AZURE]))
+        signing_in(monkeypatch, tmp_path, two)
+        yield one, two
+
+
+def outside(side: Workspace) -> Side:
+    """A side as its users see it, past the proxy."""
+    kind = side.kind if isinstance(side, Cloud) else "mlflow"
+    return Side(name=side.name, url=side.url, kind=kind, token=SECRETS[f"TOKEN_{side.name.upper()}"])
+
+
+# --- the storm ------------------------------------------------------------------------------------------------------
+
+
+class Storm:
+    """Everybody at work at once, until so many runs are made and everything has gone wrong."""
+
+    def __init__(self, served: Served, experiment: str, name: str, folder: Path) -> None:
+        self._writers = [Writer(served, experiment, f"{SEED}.{number}") for number in range(WRITERS)]
+        self._is_over = False
+        each = RUNS // 5
+        self._scripts = [
+            Script("storm", served.url, folder / str(number), name, f"{SEED}-{number}", str(each), env=PATIENT)
+            for number in range(SCRIPTS)
+        ]
+        self._of_scripts = each * SCRIPTS
+
+    async def rage(self, weather: Weather) -> list[Record]:
+        """Give all that was acknowledged."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for writer in self._writers:
+                    group.create_task(writer.write(lambda: self._is_over))
+                await weather.blow(self._is_written)
+                self._is_over = True
+            told = [await asyncio.to_thread(script.finish, 300) for script in self._scripts]
+        finally:
+            for script in self._scripts:
+                script.__exit__(None, None, None)
+        return [record for each in told for record in each["runs"]] + [
+            record for writer in self._writers for record in writer.made
+        ]
+
+    def _is_written(self) -> bool:
+        return sum(len(writer.made) for writer in self._writers) + self._of_scripts >= RUNS
+
+
+@pytest.mark.timeout(1200)
+async def test_after_a_storm_nothing_differs(
+    way: str, sides: tuple[Workspace, Workspace], tmp_path: Path, session: ClientSession
+) -> None:
+    a, b = sides
+    print(f"DUALTRACK_STORM_SEED={SEED} DUALTRACK_STORM_RUNS={RUNS}")
+    name = a.name_experiment() if isinstance(a, Cloud) else unique()
+    async with serving(tmp_path, config_text(tmp_path, a, b, verify=WATCHES[way], **QUICK_DEATH), session) as served:
+        experiment = await served.create_experiment(name)
+        weather = Weather(served, a, b, random.Random(SEED), requests=RUNS * 6 // len(GUSTS), kills=KILLS)
+        records = await Storm(served, experiment, name, tmp_path).rage(weather)
+        print(dict(weather.felt))
+        drained = await served.run("drain", "--timeout", "5m")
+        assert drained.returncode == 0, drained.stdout + drained.stderr + (await served.run("parked", "list")).stdout
+        verified = await served.run("verify", "--json")
+        losses = await asyncio.to_thread(lambda: list(read_losses(served.admin.url, b.name)))
+
+    *found, summary = [orjson.loads(line) for line in verified.stdout.splitlines()]
     unexplained = [each for one in found for each in one["differences"] if not each["explanation"]]
-    assert (unexplained, summary["error"]) == ([], "")
-    assert sum(one["kind"] == "run" for one in found) >= RUNS + 1
+    assert (unexplained, summary["error"], verified.returncode) == ([], "", 0), verified.stderr
+    assert sum(one["kind"] == "run" for one in found) >= len(records) >= RUNS
+    ours, theirs = await asyncio.gather(*(asyncio.to_thread(read, outside(side), lambda _: True) for side in sides))
+    assert unkept(records, ours) == []
+    assert (str(compare(ours, theirs, experiment, losses)).splitlines()[1:]) == []
+    assert await doubles(b, theirs, a) == ({}, Counter())
+
+
+async def doubles(b: Workspace, theirs: Snapshot, a: Workspace) -> tuple[Json, Counter[tuple[str, ...]]]:
+    """What the secondary was given twice: entities, and points that the primary was given fewer times.
+
+    A client that repeats a write of which it has no answer gives the primary a point twice.
+    """
+    counted, sent = [await side.control.duplicates(examples=10**6) for side in (b, a)]
+    of = {UUID(run.run_id).hex: run.tags[RUN_MARK] for run in theirs.runs if RUN_MARK in run.tags}
+    points = Counter((of[UUID(run_id).hex], *rest) for run_id, *rest in counted["metric_point_examples"])
+    made = {kind: counted[kind] for kind in ("runs", "experiments", "models") if counted[kind]}
+    return made, points - Counter(tuple(each) for each in sent["metric_point_examples"])

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from dualtrack.demo.servers import clean_environment
 from dualtrack.emulators.faults import Refuse, Rule
+from tests.support.files import mirrored, put, run_root
 from tests.support.flow import SECRETS, Client, Json, Launcher, Running, Workspace, unique
 from tests.support.picky import Picky, picky
 
@@ -87,6 +89,37 @@ async def test_a_retry_after_the_cause_is_gone_delivers_all(
     assert await parked(proxy) == []
 
 
+async def test_a_retry_of_what_was_changed_since_undoes_nothing(
+    launch: Launcher, a: Workspace, b: Workspace, pick: Picky
+) -> None:
+    """A tag, an end and a file are refused; each is written anew and arrives; then an operator retries the old ones."""
+    proxy = await start(launch, a, pick)
+    experiment = await proxy.create_experiment()
+    run_id = await proxy.create_run(experiment)
+    await proxy.set_tag(run_id, "stage", f"{POISON}-old")
+    tags = [{"key": "stays", "value": POISON}, {"key": "note", "value": POISON}]
+    await proxy.post("runs/log-batch", run_id=run_id, tags=tags)
+    await proxy.post("runs/update", run_id=run_id, status="FAILED", end_time=8000, run_name=POISON)
+    root = await run_root(proxy, run_id)
+    await put(proxy, root, "a.txt", f"{POISON} old".encode())
+    await put(proxy, root, "b.txt", f"{POISON} stays".encode())
+    await proxy.drained()
+    letters = await parked(proxy)
+    pick.is_picky = False
+    await proxy.set_tag(run_id, "stage", "new")
+    await proxy.post("runs/delete-tag", run_id=run_id, key="note")
+    await proxy.post("runs/update", run_id=run_id, status="FINISHED", end_time=9000)
+    await put(proxy, root, "a.txt", b"new")
+    await proxy.drained()
+    for letter in letters:
+        await proxy.admin.call("POST", f"/api/v1/parked/{letter['id']}/retry", {})
+
+    assert len(letters) == 6
+    assert await proxy.differences(experiment, b) == []
+    assert await mirrored(b, proxy, run_id) == {"a.txt": b"new", "b.txt": f"{POISON} stays".encode()}
+    assert await parked(proxy) == []
+
+
 async def test_a_retry_too_early_parks_again(launch: Launcher, a: Workspace, b: Workspace, pick: Picky) -> None:
     proxy = await start(launch, a, pick)
     experiment = await proxy.create_experiment()
@@ -100,6 +133,42 @@ async def test_a_retry_too_early_parks_again(launch: Launcher, a: Workspace, b: 
 
     assert again["id"] != letter["id"]
     assert (again["key"], again["cause"]) == (letter["key"], letter["cause"])
+
+
+async def test_what_is_refused_of_a_write_is_parked_once_though_the_rest_of_it_fails_first(
+    launch: Launcher, a: Workspace, b: Workspace, pick: Picky, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second of two writes is cut: its param goes with the first batch, most of its points with the second."""
+    proxy = await start(launch, a, pick)
+    experiment = await proxy.create_experiment()
+    run_id = await proxy.create_run(experiment)
+    await proxy.drained()
+    refuse, failures = pick.refuse, iter([web.Response(status=503) for _ in range(3)])
+
+    def refuse_rest(body: bytes) -> web.Response | None:
+        is_rest = b'"step":1899' in body and b"early" not in body
+        return (next(failures, None) if is_rest else None) or refuse(body)
+
+    monkeypatch.setattr(pick, "refuse", refuse_rest)
+    await b.control.set_faults(Rule(path="log-batch$", action=Refuse(status=503)))
+    early, late = (
+        [{"key": key, "value": 1.0, "timestamp": at, "step": at} for at in range(first, first + 900)]
+        for key, first in (("early", 0), ("late", 1000))
+    )
+    await proxy.post("runs/log-batch", run_id=run_id, metrics=early)
+    await proxy.post("runs/log-batch", run_id=run_id, metrics=late, params=[{"key": POISON, "value": "1"}])
+    await b.control.clear_faults()
+    await proxy.drained()
+    letters = await parked(proxy)
+    times = await proxy.metric("parked_total", backend="b", operation="logBatch")
+    pick.is_picky = False
+    await proxy.admin.call("POST", f"/api/v1/parked/{letters[0]['id']}/retry", {})
+    differences = await proxy.differences(experiment, b)
+
+    assert next(failures, None) is None
+    assert (len(letters), times) == (1, 1)
+    assert differences == []
+    assert (await b.control.duplicates())["metric_points"] == 0
 
 
 async def test_a_parked_create_holds_its_run_and_nothing_else(

@@ -20,23 +20,19 @@ from dualtrack.emulators.databricks import BAD_TOKEN, Databricks
 from tests.support.clouds import (
     AZURE,
     CLIENT,
-    CLIENT_SECRET,
     DATABRICKS,
+    SIGN_IN,
     Cloud,
     assert_same_files,
     azureml,
     databricks,
-    nobody_signed_in,
+    signing_in,
 )
 from tests.support.files import put, run_root
 from tests.support.flow import Launcher, Running, configure
 from tests.support.steps import doubles
 
-LIFE = 2.0
-SIGN_IN = {
-    DATABRICKS: {"type": "databricks"},
-    AZURE: {"type": "azure", "credential": "ManagedIdentityCredential"},
-}
+LIFE = 5.0  # a token is used until a tenth of it is left: what is on its way then has to arrive in that time
 
 
 @pytest.fixture
@@ -48,16 +44,10 @@ async def clouds(
     tmp_path: Path,
 ) -> AsyncIterator[dict[str, Cloud]]:
     """Both clouds, by kind; this machine has the identity of one and the client of the other."""
-    for name in nobody_signed_in():
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
     async with AsyncExitStack() as stack:
         a = await stack.enter_async_context(databricks("a", mlflow_primary, session, auth=SIGN_IN[DATABRICKS]))
         b = await stack.enter_async_context(azureml("b", mlflow_secondary, session, auth=SIGN_IN[AZURE]))
-        monkeypatch.setenv("IDENTITY_ENDPOINT", f"{b.host}/__emulator__/identity")
-        monkeypatch.setenv("IDENTITY_HEADER", "x")
-        monkeypatch.setenv("DATABRICKS_CLIENT_ID", CLIENT)
-        monkeypatch.setenv("DATABRICKS_CLIENT_SECRET", CLIENT_SECRET)
+        signing_in(monkeypatch, tmp_path, b)
         yield {DATABRICKS: a, AZURE: b}
 
 
@@ -133,7 +123,7 @@ async def test_a_personal_token_that_somebody_replaces(
     monkeypatch.delenv("DATABRICKS_CLIENT_ID")
     monkeypatch.delenv("DATABRICKS_CLIENT_SECRET")
     monkeypatch.setenv("DATABRICKS_CONFIG_FILE", str(profile))
-    a.tokens.add("dapi-1", lifetime=1.0)
+    a.tokens.add("dapi-1")
     a.tokens.add("dapi-2")
     profile.write_text(f"[here]\nhost = {a.url}\ntoken = dapi-1\n")
     signed = replace(a, auth={"type": "databricks", "profile": "here"})
@@ -141,7 +131,9 @@ async def test_a_personal_token_that_somebody_replaces(
     experiment = await proxy.create_experiment(a.name_experiment())
     run_id = await proxy.create_run(experiment)
     profile.write_text(f"[here]\nhost = {a.url}\ntoken = dapi-2\n")
-    await log_for(proxy, run_id, 1.5)
+    steps = await log_for(proxy, run_id, 0.5)
+    a.tokens.add("dapi-1", lifetime=0)
+    await log_for(proxy, run_id, 0.5, steps)
 
     await assert_complete(proxy, clouds, experiment, run_id)
     assert len(await refusals(a)) == 1

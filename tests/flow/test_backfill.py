@@ -1,6 +1,7 @@
 """Backfill: what no proxy ever saw is brought over whole, once, and a second pass writes nothing."""
 
 import asyncio
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,15 @@ from dualtrack.cli.backfill import ask, bring
 from dualtrack.cli.client import AdminClient
 from dualtrack.cli.exits import UnreachableProxyError
 from dualtrack.cli.settings import between
+from dualtrack.core.ids import ClientId, EntityKind, Ref, Twin
 from dualtrack.emulators.faults import Refuse, Rule
 from dualtrack.errors import RejectedError, UnreachableError
-from dualtrack.reconcile.backfill import Selection
-from tests.support.flow import SECRETS, Client, Json, Launcher, Workspace, configure, differences, unique
+from dualtrack.ports import Settlement
+from dualtrack.reconcile.adopter import Terms
+from dualtrack.reconcile.arrivals import Arrivals
+from dualtrack.reconcile.backfill import Backfill, Selection
+from tests.support.bar import Bar
+from tests.support.flow import SECRETS, Client, Json, Launcher, Running, Workspace, configure, differences, unique
 from tests.support.journals import lose_journal
 from tests.support.servers import call
 from tests.support.sides import assert_equal
@@ -281,7 +287,7 @@ async def test_a_running_proxy_does_it_when_asked(launch: Launcher, a: Workspace
     old_runs = [await old.log_run(experiment) for _ in range(3)]
     client = AdminClient(proxy.admin.url, SECRETS["TOKEN_ADMIN"])
 
-    asking = asyncio.to_thread(ask, client, ["b"], Selection(experiments=(experiment,)))
+    asking = asyncio.to_thread(ask, client, ["b"], Selection(experiments=(experiment,)), 60.0)
     (found,), *_ = await asyncio.gather(asking, proxy.log_run(experiment), proxy.set_tag(old_runs[0], "k", "v"))
 
     assert found["complete"]
@@ -289,20 +295,192 @@ async def test_a_running_proxy_does_it_when_asked(launch: Launcher, a: Workspace
     assert not any((await b.control.duplicates()).values())
 
 
-async def test_what_a_running_proxy_cannot_do_it_says(launch: Launcher, a: Workspace, b: Workspace) -> None:
-    proxy = await launch(a, b)
-    idle = (await proxy.admin.call("GET", "/api/v1/backfill")).json
-    unknown = await proxy.admin.call("POST", "/api/v1/backfill", {"to": "nobody"})
-    nonsense = await proxy.admin.call("POST", "/api/v1/backfill", {"experiments": "all"})
-    begun = await proxy.admin.call("POST", "/api/v1/backfill", {"experiments": ["nobody"]})
+async def test_the_bar_knows_its_end(old: Client, config_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal the runs are counted ahead."""
+    experiment = await old.create_experiment()
+    for _ in range(3):
+        await old.log_run(experiment)
+    bar, command = Bar(), sys.modules["dualtrack.cli.backfill"]
+    monkeypatch.setattr(command, "_bar", lambda _: bar)
+    monkeypatch.setattr(command, "_SHOWN_SECONDS", 0.0)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    found = await filled(config_of(), experiment)
+
+    assert found["brought"] == 3
+    assert bar.told[0] == (0, None)
+    assert {total for _, total in bar.told} == {None, 3}
+
+
+async def over(proxy: Running, **ordered: Any) -> Json:
+    """Order a backfill, and give how it ended."""
+    begun = await proxy.admin.call("POST", "/api/v1/backfill", ordered)
+    assert begun.status == 202, begun.body
 
     async def is_over() -> bool:
         return bool((await proxy.admin.call("GET", "/api/v1/backfill")).json["state"] != "running")
 
     await proxy.until(is_over)
-    ended = (await proxy.admin.call("GET", "/api/v1/backfill")).json
-    assert (idle["state"], unknown.status, nonsense.status, begun.status) == ("none", 400, 400, 202)
+    ended: Json = (await proxy.admin.call("GET", "/api/v1/backfill")).json
+    return ended
+
+
+async def test_a_running_proxy_is_as_patient_as_asked_and_counts_ahead(
+    launch: Launcher, a: Workspace, b: Workspace, old: Client
+) -> None:
+    """Each order says both anew."""
+    proxy = await launch(a, b)
+    experiment = await old.create_experiment()
+    for _ in range(3):
+        await old.log_run(experiment)
+    await b.control.set_faults(Rule(action=Refuse(status=503), path="runs/create"))
+    hasty = await over(proxy, experiments=[experiment], patience=0)
+    await b.control.clear_faults()
+    patient = await over(proxy, experiments=[experiment], patience=60, counts=True)
+
+    assert (hasty["state"], "nothing could be delivered for 0 s" in hasty["error"]) == ("failed", True)
+    assert (hasty["total"], patient["total"]) == (None, 3)
+    assert (patient["state"], patient["tally"]["found"]) == ("done", 3)
+
+
+@pytest.mark.parametrize("brings", [False, True])
+async def test_what_is_queued_of_a_deleted_experiment_arrives_as_well(
+    launch: Launcher, a: Workspace, b: Workspace, old: Client, monkeypatch: pytest.MonkeyPatch, brings: bool
+) -> None:
+    """P1: a backfill's deletion, or restoration, is queued behind its other writes, and not in their place."""
+    proxy = await launch(a, b)
+    name = unique()
+    experiment = await proxy.create_experiment(name)
+    await proxy.drained()
+    if brings:
+        await old.log_run(experiment)
+    await b.control.set_faults(Rule(path="experiments/set-experiment-tag", action=Refuse(status=503)))
+    await proxy.post("experiments/set-experiment-tag", experiment_id=experiment, key="k", value="v")
+    await proxy.post("experiments/delete", experiment_id=experiment)
+    awaited = Arrivals.of
+
+    async def of(arrivals: Arrivals, key: str) -> bool:
+        await b.control.clear_faults()  # whatever it queues in the place of others, it has queued by now
+        return await awaited(arrivals, key)
+
+    monkeypatch.setattr(Arrivals, "of", of)
+    ended = await over(proxy, experiments=[experiment])
+    await proxy.drained()
+
+    mirror = call_by_name(b, name)
+    assert (ended["tally"]["brought"], mirror["lifecycle_stage"]) == (int(brings), "deleted")
+    assert {"key": "k", "value": "v"} in mirror["tags"]
+
+
+async def test_an_experiment_that_a_client_restores_meanwhile_is_not_deleted(
+    launch: Launcher, a: Workspace, b: Workspace, old: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is acknowledged after the looks at both sides is newer than they are."""
+    proxy = await launch(a, b)
+    name = unique()
+    experiment = await old.create_experiment(name)
+    await old.log_run(experiment)
+    await old.post("experiments/delete", experiment_id=experiment)
+    looked = Backfill._is_deleted_here
+
+    async def look(backfill: Backfill, home: Any) -> bool:
+        found = await looked(backfill, home)
+        if found:
+            await proxy.post("experiments/restore", experiment_id=experiment)
+        return found
+
+    monkeypatch.setattr(Backfill, "_is_deleted_here", look)
+    ended = await over(proxy, experiments=[experiment])
+    await proxy.drained()
+
+    assert ended["state"] == "done"
+    assert call_by_name(b, name)["lifecycle_stage"] == "active"
+
+
+async def test_a_run_that_arrives_while_it_is_looked_for_is_not_brought_as_well(
+    launch: Launcher, a: Workspace, b: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P2: when the map is asked it is queued, and a moment later it is there."""
+    proxy = await launch(a, b)
+    experiment = await proxy.create_experiment()
+    await proxy.drained()
+    await b.control.set_faults(Rule(path="runs/create", action=Refuse(status=503)))
+    run_id = await proxy.create_run(experiment)
+    journal, adopter, asking = proxy.app.journal, proxy.app.adopter, asyncio.current_task()
+    assert journal is not None
+    assert adopter is not None
+    twin = journal.twin
+
+    async def slow(ref: Ref, backend: str) -> Twin | None:
+        found = await twin(ref, backend)
+        if asyncio.current_task() is asking:
+            await b.control.clear_faults()
+            await proxy.drained()
+        return found
+
+    monkeypatch.setattr(journal, "twin", slow)
+    await adopter.bring(Ref(EntityKind.RUN, ClientId(run_id)), "b", terms=Terms(marks=False))
+    await b.control.clear_faults()
+    await proxy.drained()
+
+    assert await proxy.metric("adoptions_total", backend="b", kind="run") == 0
+    assert len(await b.writes("runs/create", accepted=True)) == 1
+
+
+async def test_a_deletion_that_is_being_acknowledged_is_not_taken_for_brought(
+    launch: Launcher, a: Workspace, b: Workspace, old: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The experiment was listed before it; it has its number and is read of the primary, but is no entry yet."""
+    proxy = await launch(a, b)
+    name = unique()
+    experiment = await old.create_experiment(name)
+    journal = proxy.app.journal
+    assert journal is not None
+    twin, queue, replace, may_commit = journal.twin, journal._queue, journal.replace, asyncio.Event()
+    deleting: list[asyncio.Task[Any]] = []
+    key = f"experiment:{experiment}"
+
+    async def queued(settlement: Settlement, row: Any) -> None:
+        if settlement.key == key:
+            await may_commit.wait()
+        await queue(settlement, row)
+
+    async def asked(ref: Ref, backend: str) -> Twin | None:
+        if ref.key == key and not deleting:
+            upto = journal.last_seq()
+            request = proxy.post("experiments/delete", experiment_id=experiment)
+            deleting.append(asyncio.get_running_loop().create_task(request))
+            await proxy.until(lambda: answered(journal.has_grown(key, upto)))
+        return await twin(ref, backend)
+
+    async def replaced(*args: Any) -> None:
+        may_commit.set()
+        await asyncio.sleep(0)  # both are in one group then
+        await replace(*args)
+
+    monkeypatch.setattr(journal, "_queue", queued)
+    monkeypatch.setattr(journal, "twin", asked)
+    monkeypatch.setattr(journal, "replace", replaced)
+    await over(proxy, experiments=[experiment])
+    await asyncio.gather(*deleting)
+    await proxy.drained()
+
+    assert call_by_name(b, name)["lifecycle_stage"] == "deleted"
+
+
+async def answered(found: bool) -> bool:
+    return found
+
+
+async def test_what_a_running_proxy_cannot_do_it_says(launch: Launcher, a: Workspace, b: Workspace) -> None:
+    proxy = await launch(a, b)
+    idle = (await proxy.admin.call("GET", "/api/v1/backfill")).json
+    unknown = await proxy.admin.call("POST", "/api/v1/backfill", {"to": "nobody"})
+    nonsense = await proxy.admin.call("POST", "/api/v1/backfill", {"experiments": "all"})
+    hurried = await proxy.admin.call("POST", "/api/v1/backfill", {"patience": -1})
+    ended = await over(proxy, experiments=["nobody"])
+
+    assert (idle["state"], unknown.status, nonsense.status, hurried.status) == ("none", 400, 400, 400)
     assert (ended["state"], "no experiment 'nobody'" in ended["error"]) == ("failed", True)
     client = AdminClient(proxy.admin.url, SECRETS["TOKEN_ADMIN"])
     with pytest.raises(UnreachableProxyError, match="no experiment 'nobody'"):
-        await asyncio.to_thread(ask, client, ["b"], Selection(experiments=("nobody",)))
+        await asyncio.to_thread(ask, client, ["b"], Selection(experiments=("nobody",)), 60.0)

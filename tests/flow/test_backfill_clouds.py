@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import orjson
 import pytest
 from aiohttp import ClientSession
 
@@ -15,7 +16,7 @@ from dualtrack.emulators.azureml_workspace import STRICT, settings_of
 from dualtrack.emulators.tokens import Tokens
 from dualtrack.reconcile.backfill import Selection
 from tests.support.clouds import azureml, databricks
-from tests.support.flow import SECRETS, Client, Workspace, configure, unique
+from tests.support.flow import SECRETS, Client, Json, Launcher, Running, Workspace, configure, unique
 from tests.support.journals import lose_journal
 from tests.support.servers import Control, call, emulating
 
@@ -45,8 +46,8 @@ async def pair(
         )
 
 
-async def test_old_runs_come_over_once(tmp_path: Path, session: ClientSession, pair: Pair) -> None:
-    """Selected by name and by when they began; found again after the journal is lost."""
+async def test_old_runs_come_over_once(tmp_path: Path, session: ClientSession, pair: Pair, launch: Launcher) -> None:
+    """Selected by name and by when they began; found again after the journal is lost; equal, marks included."""
     primary, secondary = pair
     name = f"/Shared/{unique()}" if "databricks" in str(primary.backend) else unique()
     old = Client(primary.url, session, Authorization=f"Bearer {SECRETS['TOKEN_A']}")
@@ -66,7 +67,16 @@ async def test_old_runs_come_over_once(tmp_path: Path, session: ClientSession, p
     assert (young["found"], first["brought"], second["there"], third["marked"]) == (0, 3, 3, 3)
     assert all(each["complete"] for each in (young, first, second, third)), (young, first, second, third)
     assert len(await secondary.writes(accepted=True)) == done
+    assert await drift(await launch.launch(config, primary), experiment) == []
     assert sorted(mirrored(secondary, experiment)) == [("FINISHED", 1.0 / (number + 1), "3") for number in (2, 1, 0)]
+
+
+async def drift(proxy: Running, experiment: str) -> list[Json]:
+    """What `verify` does not explain; all that there is has to be compared."""
+    reply = await proxy.admin.call("GET", f"/api/v1/verify?experiment={experiment}")
+    *found, summary = [orjson.loads(line) for line in reply.body.splitlines()]
+    assert (len(found), summary["error"]) == (4, "")
+    return [each for one in found for each in one["differences"] if not each["explanation"]]
 
 
 def mirrored(secondary: Workspace, experiment: str) -> list[tuple[str, float, str]]:

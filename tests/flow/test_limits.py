@@ -9,6 +9,7 @@ from aiohttp import ClientSession
 from dualtrack.demo.compare import Side
 from dualtrack.demo.servers import MlflowServer
 from dualtrack.emulators.azureml import DEFAULT_SCOPE, AzureML
+from dualtrack.emulators.faults import Refuse, Rule
 from dualtrack.emulators.tracking import Settings
 from tests.support.files import mirror_of, mirrored
 from tests.support.flow import SECRETS, Json, Launcher, Running, Workspace, unique
@@ -87,6 +88,30 @@ async def test_a_run_that_begins_with_too_many_tags(launch: Launcher, a: Workspa
     assert {"dualtrack.source", "dualtrack.source_run_id", "mlflow.parentRunId"} <= there
     assert {key for key in there if key.startswith("t")} | kept["tags"].keys() == {tag["key"] for tag in tags}
     assert await lossy(proxy, run_id) == {("tag", key): "over_limit" for key in kept["tags"]}
+
+
+async def test_a_run_whose_overflow_cannot_be_kept_yet_is_made_once(
+    launch: Launcher, a: Workspace, azure: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files are refused after the run is made, and a search shows nothing yet: what was made is known all the same."""
+    proxy = await launched(launch, a, azure)
+
+    async def find_nothing(*_: object) -> None:
+        return None
+
+    monkeypatch.setattr(proxy.app.readers["b"], "find_mirror", find_nothing)
+    await azure.control.set_faults(Rule(path="(?i)artifact", action=Refuse(status=503)))
+    tags = [{"key": "long", "value": "v" * 3000}]
+    run_id = await proxy.create_run(await proxy.create_experiment(), tags=tags)
+    await proxy.failing("503")
+    await proxy.log_metric(run_id)
+    await azure.control.clear_faults()
+    await proxy.drained()
+    kept = orjson.loads((await mirrored(azure, proxy, run_id))[OVERFLOW])
+
+    assert len(await azure.writes("runs/create")) == 1
+    assert kept == {"tags": {"long": "v" * 3000}}
+    assert await lossy(proxy, run_id) == {("tag", "long"): "shortened"}
 
 
 async def test_values_that_are_there_already_take_no_room(launch: Launcher, a: Workspace, azure: Workspace) -> None:

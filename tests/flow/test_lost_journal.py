@@ -1,15 +1,20 @@
 """A journal that was lost: mirrors are found by their marks, and what comes next goes on there, without doubles."""
 
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 
 import pytest
 
 from dualtrack.core.ids import BackendId, ClientId, EntityKind, Ref, Twin
+from dualtrack.demo.servers import MlflowServer
+from tests.support.files import behind
 from tests.support.flow import Json, Launcher, Running, Workspace, unique
 from tests.support.journals import lose_journal
 from tests.support.servers import call
 
 PARENT = "mlflow.parentRunId"
+MARK = "dualtrack.source_experiment_id"
 
 
 async def restarted(launch: Launcher, proxy: Running, a: Workspace, b: Workspace) -> Running:
@@ -82,6 +87,48 @@ async def test_an_experiment_is_found_by_its_mark(launch: Launcher, a: Workspace
 
     assert await proxy.differences(experiment, b) == []
     assert len(await b.writes("experiments/create", accepted=True)) == 1
+
+
+@pytest.mark.usefixtures("unrepeated")
+async def test_an_experiment_that_is_renamed_first_of_all_has_one_mirror(
+    launch: Launcher, a: Workspace, b: Workspace
+) -> None:
+    """Nothing has its new name yet: its mirror is found by the mark, and has that name from then on."""
+    proxy = await launch(a, b)
+    experiment = await proxy.create_experiment()
+    run_id = await proxy.log_run(experiment)
+
+    proxy = await restarted(launch, proxy, a, b)
+    await proxy.post("experiments/update", experiment_id=experiment, new_name=(name := unique("renamed")))
+    await proxy.set_tag(run_id, "after", "the loss")
+
+    assert await proxy.differences(experiment, b) == []
+    assert len(await b.writes("experiments/create", accepted=True)) == 1
+    (mirror,) = marked(b, experiment)
+    assert mirror["name"] == name
+
+
+async def test_a_mark_of_an_earlier_server_is_no_mirror(
+    launch: Launcher, a: Workspace, b: Workspace, mlflow_secondary: MlflowServer
+) -> None:
+    """A primary that was set up anew counts its ids from one: what is older than the experiment is of another one."""
+    old = behind(a, proxy := await launch(a, b))
+    experiment = await old.create_experiment()
+    tags = [{"key": MARK, "value": experiment}, {"key": "dualtrack.source", "value": "a"}]
+    there = (await behind(b, proxy).post("experiments/create", name=unique(), tags=tags))["experiment_id"]
+    with closing(sqlite3.connect(mlflow_secondary.root / "mlflow.db", timeout=30)) as database, database:
+        database.execute("UPDATE experiments SET creation_time = 1000 WHERE experiment_id = ?", (int(there),))
+
+    await proxy.log_run(experiment)
+    await proxy.drained()
+
+    assert len(marked(b, experiment)) == 2
+
+
+def marked(b: Workspace, experiment: str) -> list[Json]:
+    wanted = {"filter": f"tags.`{MARK}` = '{experiment}'", "max_results": 10}
+    found: list[Json] = call(b.side.url, "experiments/search", wanted).get("experiments", [])
+    return found
 
 
 @pytest.mark.usefixtures("unrepeated")

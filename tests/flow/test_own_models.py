@@ -19,7 +19,7 @@ from dualtrack.ports import Settlement
 from dualtrack.store.sqlite import SqliteJournal
 from tests.support.clients import run_script
 from tests.support.environments import CLIENTS, client_python
-from tests.support.files import behind, get, listing, mirror_of, put, run_root, tree
+from tests.support.files import behind, delete, get, listing, mirror_of, put, run_root, tree
 from tests.support.flow import SECRETS, Client, Json, Launcher, Running, Workspace, unique
 from tests.support.servers import Control, emulating
 
@@ -480,3 +480,55 @@ async def test_a_primary_that_only_clients_sign_in_to_answers_for_itself(
 
     assert [(reply.status, reply.code) for reply in (made, found)] == [(404, "ENDPOINT_NOT_FOUND")] * 2
     assert asked == [404, 404]
+
+
+@pytest.fixture(params=["signed roots", "host-less roots"])
+async def modelless(
+    request: pytest.FixtureRequest, launch: Launcher, azure: Workspace, a: Workspace, b: Workspace
+) -> Running:
+    """A primary that knows no models; whether it shows roots of its own decides how its answers are read."""
+    if request.param == "signed roots":
+        return await launch(azure, b, **AZURE)
+    await a.control.set_faults(
+        Rule(path="logged-models", action=Refuse(status=404, code="ENDPOINT_NOT_FOUND")),
+    )
+    return await launch(a, b)
+
+
+@pytest.mark.parametrize("when", ["before the model", "after the model"])
+async def test_files_of_a_model_are_its_own_although_its_run_has_some_beside_it(
+    modelless: Running, b: Workspace, when: str
+) -> None:
+    proxy = modelless
+    experiment_id, run_id = await began(proxy)
+    root = await run_root(proxy, run_id)
+    if when == "before the model":
+        await put(proxy, root, "plot.txt", b"p")
+        await put(proxy, root, "m/old.bin", b"o")
+        await delete(proxy, root, "m/old.bin")
+    info = await made(proxy, experiment_id, run_id)
+    if when == "after the model":
+        await put(proxy, root, "plot.txt", b"p")
+    for name in ("data.bin", "gone.bin"):
+        await put(proxy, info["artifact_uri"], name, b"d")
+    await delete(proxy, info["artifact_uri"], "gone.bin")
+    await proxy.drained()
+
+    model = await mirrored_model(proxy, b, info["model_id"])
+    mirror = (await mirror_of(b, proxy, run_id))["info"]
+    assert info["artifact_uri"] == f"{root}/m"
+    assert await tree(behind(b, proxy), model["info"]["artifact_uri"]) == {"data.bin": b"d"}
+    assert await tree(behind(b, proxy), mirror["artifact_uri"]) == {"plot.txt": b"p"}
+
+
+async def test_all_files_of_a_model_are_deleted_as_its_own(proxy: Running, b: Workspace) -> None:
+    """Its root lies in a folder of the run, whose owner is known already."""
+    experiment_id, run_id = await began(proxy)
+    info = await made(proxy, experiment_id, run_id)
+    await put(proxy, info["artifact_uri"], "data.bin", b"d")
+    await put(proxy, await run_root(proxy, run_id), "plot.txt", b"p")
+    await delete(proxy, info["artifact_uri"], "")
+    await proxy.drained()
+
+    model = await mirrored_model(proxy, b, info["model_id"])
+    assert await tree(behind(b, proxy), model["info"]["artifact_uri"]) == {}

@@ -94,3 +94,12 @@ async def test_a_registry_write_is_never_journaled(proxy: Running) -> None:
 
     assert (await proxy.status())["journal"]["entries"] == before == 0
     assert [item["backlog"] for item in (await proxy.status())["backends"]] == [0, 0]
+
+
+async def test_a_registry_that_no_proxy_can_stand_for_is_refused_and_counted(proxy: Running, a: Workspace) -> None:
+    reply = await proxy.call("POST", "unity-catalog/registered-models/create", {"name": "main.default.m"})
+
+    assert (reply.status, reply.code, reply.headers["X-Dualtrack"]) == (501, "NOT_IMPLEMENTED", "registry")
+    assert not [entry for entry in await a.control.log() if "unity-catalog" in entry["path"]]
+    assert await proxy.metric("registry_refused_total", kind="unity_catalog") == 1
+    assert await proxy.metric("unknown_route_total") == 0

@@ -373,5 +373,27 @@ async def test_the_server_says_so(proxy: Running) -> None:
     assert (said["multipart_uploads_enabled"], said["multipart_downloads_enabled"]) == (False, False)
 
 
+async def test_a_file_that_is_nobodys_outlives_a_sweep_of_the_spool(
+    proxy: Running, location: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trace's: no entry names its copy, which the store has yet to open."""
+    experiment_id, _, _ = await began(proxy, location)
+    at = (await proxy.call("GET", f"experiments/get?experiment_id={experiment_id}")).json["experiment"]
+    trace = f"{at['artifact_location']}/traces/tr-1/artifacts"
+    store, journal = proxy.app._client_stores["a"], proxy.app.journal
+    assert journal is not None
+    stored = store.put
+
+    async def slow(root: str, path: str, source: str) -> None:
+        await proxy.app._sweep_once(journal)
+        await stored(root, path, source)
+
+    monkeypatch.setattr(store, "put", slow)
+    written = await put(proxy, trace, "traces.json", b"{}")
+
+    assert (written.status, (await get(proxy, trace, "traces.json")).body) == (200, b"{}")
+    assert proxy.app.spool.used_bytes == 0
+
+
 async def test_listing_at_the_top_is_the_primarys(proxy: Running) -> None:
     assert isinstance(await listing(proxy, "mlflow-artifacts:/", ""), list)

@@ -3,13 +3,14 @@
 The third workspace is another façade over the primary's server: another address and token, and ids of its own.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 from aiohttp import ClientSession
 
 from dualtrack.demo.servers import MlflowServer
-from dualtrack.emulators.faults import BlackHole, Refuse, Rule
+from dualtrack.emulators.faults import BlackHole, DropAfter, Refuse, Rule, Spoil, Spoilt
 from tests.support.flow import Json, Launcher, Running, Workspace, unique, workspace
 from tests.support.servers import call
 
@@ -53,6 +54,31 @@ async def test_both_get_everything(both: Running, b: Workspace, c: Workspace) ->
     assert run["data"]["metrics"][0]["value"] == original["data"]["metrics"][0]["value"]
     twins = (await both.admin.call("GET", f"/api/v1/ids/{run_id}")).json["entities"][0]["twins"]
     assert {twin["backend"] for twin in twins} == {"a", "b", "c"}
+
+
+async def test_what_was_brought_over_to_one_is_not_there_on_the_other(
+    both: Running, a: Workspace, b: Workspace, c: Workspace
+) -> None:
+    """A backfill finds a run before its create, whose answer was lost, is settled: it has a mirror on one of them."""
+    name = unique()
+    experiment = await both.create_experiment(name)
+    slow = Rule(method="POST", path="runs/create$", nth=1, action=Spoil(body=Spoilt.SLOW, seconds=8.0))
+    await a.control.set_faults(slow, Rule(method="POST", path="runs/create$", nth=2, action=DropAfter()))
+    other = asyncio.get_running_loop().create_task(both.create_run(experiment))
+    await a.control.arrived("runs/create")
+    lost = await both.call("POST", "runs/create", {"experiment_id": experiment, "start_time": 5})
+    made = await both.admin.call("POST", "/api/v1/backfill", {"to": "b", "experiments": [experiment]})
+
+    async def is_over() -> bool:
+        return bool((await both.admin.call("GET", "/api/v1/backfill")).json["state"] != "running")
+
+    await both.until(is_over)
+    await other
+    await both.drained()
+
+    assert (lost.status, made.status) == (503, 202)
+    assert await both.differences(experiment, b) == []
+    assert len(mirrored(c, name)) == 2
 
 
 async def test_one_that_is_down_holds_back_only_itself(both: Running, b: Workspace, c: Workspace) -> None:

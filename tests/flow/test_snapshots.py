@@ -76,7 +76,7 @@ class Sides:
 
     async def experiment(self, name: str, experiment_id: str) -> ExperimentView | None:
         twin = await self.twin(Ref(EntityKind.EXPERIMENT, ClientId(experiment_id)), name)
-        return await self.views[name].experiment(twin, expected_name=twin.name)
+        return await self.views[name].experiment(twin, expected_names=(twin.name,))
 
     async def run_drift(self, run_id: str) -> tuple[list[Difference], Repair]:
         """Compare as a verifier does: by digests, then by the points of what is in doubt."""

@@ -3,6 +3,7 @@
 What has no place there is recorded as a loss and holds nothing else up.
 """
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,8 @@ import yaml
 from aiohttp import ClientSession
 from mlflow.models import Model
 
+from dualtrack.core.exchange import Answer
+from dualtrack.core.exchange import Call as BackendCall
 from dualtrack.demo.compare import Side
 from dualtrack.demo.servers import MlflowServer
 from dualtrack.emulators.azureml import is_of_logged_models
@@ -356,3 +359,45 @@ async def test_models_of_one_run_are_all_in_its_history(proxy: Running, bare: Wo
 
     named = [entry["model_uuid"] for entry in await histories(bare, proxy, run_id)]
     assert sorted(named) == sorted(model.model_id for model in models)
+
+
+async def test_what_a_client_adds_to_a_history_and_what_we_do_come_one_after_the_other(
+    proxy: Running, bare: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client of MLflow 2 logs a model of the run while the files of another one arrive."""
+    experiment_id, run_id = await began(proxy)
+    model = await log_model(proxy, experiment_id, run_id)
+    await settled(proxy)
+    send, under_way, at_once = proxy.app.backends["b"].send, Counter[str](), [0]
+
+    async def counting(call: BackendCall) -> Answer:
+        under_way[call.operation] += 1
+        at_once.append(under_way["logModel"])
+        try:
+            return await send(call)
+        finally:
+            under_way[call.operation] -= 1
+
+    monkeypatch.setattr(proxy.app.backends["b"], "send", counting)
+    await bare.control.set_faults(Rule(path="runs/log-model$", action=Delay(seconds=1)))
+    earlier = {"artifact_path": "earlier", "flavors": {}, "run_id": run_id, "utc_time_created": "2026-11-20 10:00:00"}
+    await proxy.post("runs/log-model", run_id=run_id, model_json=orjson.dumps(earlier).decode())
+    await put(proxy, model.root, "MLmodel", model.mlmodel(run_id))
+    await settled(proxy)
+
+    assert max(at_once) == 1
+    assert len(await histories(bare, proxy, run_id)) == 2
+
+
+async def test_a_deleted_run_is_told_of_its_models_first(proxy: Running, bare: Workspace) -> None:
+    """The history of a run names its models, and a deleted run takes no more: the deletion waits for the models."""
+    experiment_id, run_id = await began(proxy)
+    await settled(proxy)
+    await bare.control.set_faults(Rule(path="runs/log-model$", first=3, action=Refuse(status=503)))
+    model = await log_model(proxy, experiment_id, run_id)
+    await put(proxy, model.root, "MLmodel", model.mlmodel(run_id))
+    await proxy.post("runs/delete", run_id=run_id)
+    await settled(proxy)
+
+    assert [entry["model_uuid"] for entry in await histories(bare, proxy, run_id)] == [model.model_id]
+    assert (await mirror_of(bare, proxy, run_id))["info"]["lifecycle_stage"] == "deleted"

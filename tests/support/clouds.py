@@ -4,9 +4,11 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import pytest
 from aiohttp import ClientSession
 
 from dualtrack.demo.compare import Side
@@ -65,6 +67,24 @@ class Cloud(Workspace):
         async with proxy.app.stores[self.name].fetch(root, path) as fetched:
             assert fetched is not None
             return b"".join([chunk async for chunk in fetched.chunks])
+
+
+# how a proxy signs in by the vendors' own libraries; `signing_in` lets them find who they are
+SIGN_IN: dict[str, Json] = {
+    DATABRICKS: {"type": "databricks"},
+    AZURE: {"type": "azure", "credential": "ManagedIdentityCredential"},
+}
+
+
+def signing_in(monkeypatch: pytest.MonkeyPatch, home: Path, identity_of: Cloud) -> None:
+    """Give this machine the client of a Databricks workspace, and the identity of an Azure ML workspace."""
+    for name in nobody_signed_in():
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("IDENTITY_ENDPOINT", f"{identity_of.host}/__emulator__/identity")
+    monkeypatch.setenv("IDENTITY_HEADER", "x")
+    monkeypatch.setenv("DATABRICKS_CLIENT_ID", CLIENT)
+    monkeypatch.setenv("DATABRICKS_CLIENT_SECRET", CLIENT_SECRET)
 
 
 @asynccontextmanager

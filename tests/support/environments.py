@@ -33,12 +33,16 @@ CLIENTS: dict[str, tuple[str, ...]] = {
 VENDORS: dict[str, tuple[str, ...]] = {
     "azureml": ("azureml-mlflow>=1.62.0.post6",),  # it wants the mlflow-skinny that it was made for
 }
+# Models made from the Prometheus Operator's CRDs; in our own environment their package would add a pytest plugin.
+OPERATOR = "prometheus-operator"
+SCHEMAS: dict[str, tuple[str, ...]] = {OPERATOR: ("cloudcoil-models-prometheus-operator>=0.80",)}
 # What the benchmark compares with; made when it asks.
 TOOLS: dict[str, tuple[str, ...]] = {
     "export-import": ("mlflow-export-import==1.2.0", "tabulate"),  # it imports tabulate and does not ask for it
 }
 _IMPORTS = dict.fromkeys(CLIENTS, "import matplotlib, mlflow.pyfunc, mlflow.sklearn, pandas, PIL") | {
     "azureml": "import mlflow, azureml.mlflow",
+    OPERATOR: "import cloudcoil.models.prometheus_operator.v1",
     "export-import": "import mlflow_export_import.bulk.export_experiments",
 }
 _MAKING_SECONDS = 1200
@@ -50,13 +54,13 @@ class EnvironmentFailedError(RuntimeError):
 
 def client_python(version: str, folder: Path | None = None) -> Path:
     """Give the python of a client's environment, made if need be; raise `EnvironmentFailedError`."""
-    requirements = (CLIENTS | VENDORS | TOOLS)[version]
+    requirements = (CLIENTS | VENDORS | SCHEMAS | TOOLS)[version]
     if not requirements:
         return _current()
     folder = folder or Path(sys.prefix) / "clients"
     place = folder / f"mlflow-{version}-{_fingerprint(requirements)}"
     if not place.exists():
-        with _locked(folder / f".{place.name}.lock"):
+        with locked(folder / f".{place.name}.lock"):
             if not place.exists():
                 _make(place, requirements, _IMPORTS[version])
     return _python(place)
@@ -75,7 +79,7 @@ def _fingerprint(requirements: tuple[str, ...]) -> str:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """One process at a time; the lock ends with the process that holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
@@ -88,13 +92,14 @@ def _make(place: Path, requirements: tuple[str, ...], imports: str) -> None:
     aside = place.with_name(f".{place.name}.made")
     shutil.rmtree(aside, ignore_errors=True)
     python = str(_python(aside))
-    _run(sys.executable, "-m", "venv", str(aside))
-    _run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements)
-    _run(python, "-c", imports)
+    run(sys.executable, "-m", "venv", str(aside))
+    run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements)
+    run(python, "-c", imports)
     aside.rename(place)  # nothing in it is called by its path but scripts, which nobody uses
 
 
-def _run(*command: str) -> None:
+def run(*command: str) -> None:
+    """Run a command that makes something; raise `EnvironmentFailedError` with what it said."""
     env = {key: value for key, value in os.environ.items() if key not in {"PYTHONPATH", "PYTHONHOME"}}
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=_MAKING_SECONDS, check=False)
     if done.returncode:
@@ -107,7 +112,7 @@ def _python(place: Path) -> Path:
 
 
 def main() -> None:
-    for version in CLIENTS | VENDORS:
+    for version in CLIENTS | VENDORS | SCHEMAS:
         print(f"client {version}: {client_python(version)}", flush=True)
 
 

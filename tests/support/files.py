@@ -33,6 +33,10 @@ async def get(client: Client, root: str, path: str, **headers: str) -> Reply:
     return await client.call("GET", target(root, path), **headers)
 
 
+async def delete(client: Client, root: str, path: str) -> Reply:
+    return await client.call("DELETE", target(root, path))
+
+
 async def listing(client: Client, root: str, path: str = "") -> list[Json]:
     below = root.removeprefix("mlflow-artifacts:/")
     asked = quote(f"{below}/{path}" if path else below, safe="")

@@ -40,6 +40,8 @@ QUICK: Json = {
     "delivery": {"linger": "5ms", "retry_min": "20ms", "retry_max": "200ms"},
     "breaker": {"pause_min": "50ms", "pause_max": "200ms"},
     "shutdown": {"grace": "1s", "deliveries": "1s"},
+    # many tests count calls: comparisons by itself have tests of their own
+    "verify": {"on_end": False, "on_start": False, "on_parked": False, "sweep": "never"},
 }
 
 
@@ -184,7 +186,7 @@ class Running(Client):
     task: "asyncio.Task[None]"
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def until(self, holds: Callable[[], Awaitable[bool]], seconds: float = 20) -> None:
+    async def until(self, holds: Callable[[], Awaitable[bool]], seconds: float = 60) -> None:
         """Wait until the condition holds; it is asked after each progress of the journal."""
         async with asyncio.timeout(seconds):
             while not await self._holds(holds):
@@ -210,7 +212,7 @@ class Running(Client):
         await self.admin.call("GET", "/metrics")
         return self.app.metrics.registry.get_sample_value(f"dualtrack_{name}", labels) or 0.0
 
-    async def drained(self, seconds: float = 20) -> None:
+    async def drained(self, seconds: float = 60) -> None:
         """Wait until nothing is left, or all that is left waits for a parked entry."""
 
         async def is_drained() -> bool:
@@ -218,6 +220,15 @@ class Running(Client):
             return left.is_drained or left.is_stuck
 
         await self.until(is_drained, seconds)
+
+    async def failing(self, words: str = "") -> None:
+        """Wait until the status shows why something was not delivered, in these words."""
+
+        async def is_shown() -> bool:
+            shown = (await self.backend())["last_error"]
+            return bool(shown) and words in shown
+
+        await self.until(is_shown)
 
     async def differences(self, experiment_id: str, secondary: Workspace) -> list[str]:
         """Drain, then name what differs between an experiment and its mirror."""
@@ -341,7 +352,7 @@ async def raw(url: str, *parts: bytes) -> Reply:
         return await read_reply(reader)
 
 
-async def read_reply(reader: asyncio.StreamReader, seconds: float = 10) -> Reply:
+async def read_reply(reader: asyncio.StreamReader, seconds: float = 30) -> Reply:
     async with asyncio.timeout(seconds):
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         pairs = (line.partition(":") for line in head[1:] if line)
@@ -372,7 +383,7 @@ def unique(prefix: str = "e") -> str:
 
 @pytest.fixture
 async def session() -> AsyncIterator[ClientSession]:
-    async with ClientSession(timeout=ClientTimeout(total=60), cookie_jar=DummyCookieJar()) as session:
+    async with ClientSession(timeout=ClientTimeout(total=300), cookie_jar=DummyCookieJar()) as session:
         yield session
 
 

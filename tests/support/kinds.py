@@ -126,7 +126,7 @@ async def backend_of(kind: str, server: MlflowServer, session: ClientSession) ->
             reader=Reader(backend, "elsewhere", PAGES[kind]),
             files=files,
             control=Control(url, session),
-            rule=name_rule(configured),
+            rule=name_rule(configured, "elsewhere"),
             limits=BATCH_LIMITS[configured.kind],
             lengths=LENGTHS[configured.kind],
         )

@@ -154,10 +154,10 @@ class MortalSpool:
         is_guarded = name in _SPOOL_READS or f"spool.{name}" in SPOOL
         return self._life.guard(f"spool.{name}", real) if is_guarded else real
 
-    def begin(self, size: int | None = None, *, transient: bool = False) -> SpoolFile:
+    def begin(self, size: int | None = None, *, transient: bool = False, is_bounded: bool = True) -> SpoolFile:
         """Nothing of it is on disk yet, so before and after are one; whoever called goes on."""
         self._life.guard_sync("spool.begin", lambda: None)()
-        return MortalFile(self._spool.begin(size, transient=transient), self._life)
+        return MortalFile(self._spool.begin(size, transient=transient, is_bounded=is_bounded), self._life)
 
 
 class MortalFile:
@@ -249,7 +249,7 @@ class Process:
         while True:
             self._life.moved.clear()
             usage = await self._journal.usage()
-            if usage.entries == 0 and self._settler.unsettled == 0:
+            if usage.entries == self._settler.missing and self._settler.unsettled == 0:
                 await self._app.spool.sweep(self._journal.spooled)
                 if not spooled(self._config.spool_dir):
                     break

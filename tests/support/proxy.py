@@ -27,7 +27,7 @@ HASTE: dict[str, Any] = {
 }
 
 
-def until(what: str, look: Callable[[], T | None], timeout: float = 30) -> T:
+def until(what: str, look: Callable[[], T | None], timeout: float = 60) -> T:
     """Look until there is something, and give it; fail with `what` when it does not come."""
     deadline = time.monotonic() + timeout
     while not (found := look()):
@@ -71,6 +71,7 @@ class Dualtrack:
             "backends": {name: self._backend(name, url) for name, url in urls.items()},
             "store": {"url": f"sqlite:///{self.journal.resolve()}"},
             "log": {"format": "json"},
+            "verify": {"sweep": "never"},  # these servers hold what hundreds of tests left there
             **HASTE,
         }
         self.config.write_text(yaml.safe_dump(_merged(document, extra), sort_keys=False))
@@ -104,12 +105,12 @@ class Dualtrack:
             self.terminate()
         return self.start()
 
-    def terminate(self, timeout: float = 30) -> int:
+    def terminate(self, timeout: float = 60) -> int:
         """Ask it to end in order, and give its exit code."""
         os.kill(self.process.pid, signal.SIGTERM)
         return self.process.wait(timeout)
 
-    def run(self, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         """Run another `dualtrack` command with the same configuration."""
         return subprocess.run(
             self._argv(*arguments),
@@ -120,13 +121,13 @@ class Dualtrack:
             check=False,
         )
 
-    def drain(self, timeout: float = 60) -> None:
+    def drain(self, timeout: float = 120) -> None:
         """`dualtrack drain`: everything acknowledged is on the secondary, and nothing is parked."""
         done = self.run("drain", "--timeout", f"{timeout:g}s", timeout=timeout + 30)
         assert done.returncode == 0, f"{done.stdout}{done.stderr}\n{self.run('parked', 'list').stdout}\n{self.tail()}"
 
     def status(self) -> dict[str, Any]:
-        with urllib.request.urlopen(f"{self.admin_url}/api/v1/status", timeout=10) as answer:
+        with urllib.request.urlopen(f"{self.admin_url}/api/v1/status", timeout=30) as answer:
             document: dict[str, Any] = orjson.loads(answer.read())
             return document
 
@@ -137,7 +138,7 @@ class Dualtrack:
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of a metric over all samples that carry these labels."""
-        with urllib.request.urlopen(f"{self.admin_url}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"{self.admin_url}/metrics", timeout=30) as answer:
             families = list(text_string_to_metric_families(answer.read().decode()))
         samples = [sample for family in families for sample in family.samples if sample.name == name]
         return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())

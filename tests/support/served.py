@@ -1,8 +1,9 @@
 """`dualtrack serve` in a process of its own: to be killed, stopped and measured, on a configuration file."""
 
 import asyncio
+import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -11,9 +12,10 @@ from aiohttp import ClientConnectionError, ClientSession
 
 from dualtrack.cli.drain import remains
 from dualtrack.demo.servers import Process, answers, clean_environment
-from tests.support.flow import SECRETS, Client, Json
+from tests.support.flow import SECRETS, Client, Json, Reply
 
 ROOT = Path(__file__).parents[2]
+_ASKED_AGAIN = frozenset({408, 429, 500, 502, 503, 504})  # mlflow 3.17.2, `request_utils`
 ARGV = (sys.executable, "-m", "dualtrack", "serve", "--config")
 
 
@@ -53,7 +55,7 @@ class Served(Client):
         document: Json = (await self.admin.call("GET", "/api/v1/status")).json
         return document
 
-    async def drained(self, seconds: float = 30) -> None:
+    async def drained(self, seconds: float = 60) -> None:
         """Wait until nothing is left, or all that is left waits for a parked entry."""
         async with asyncio.timeout(seconds):
             while not _is_over(await self.status()):  # noqa: ASYNC110 - another process's state: there is no event
@@ -71,18 +73,39 @@ class Served(Client):
         lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith(figure)) / 1024
 
-    async def repeat(self, path: str, **body: object) -> Json:
-        """POST as MLflow's client does: again and again, until there is an answer that is no 5xx."""
+    async def until_down(self, backend: str) -> None:
+        """Wait until the last that was heard of a backend is that it did not answer."""
+        while (await self._backend(backend))["up"] is not False:  # noqa: ASYNC110 - another process's state
+            await asyncio.sleep(0.02)
+
+    async def _backend(self, name: str) -> Json:
+        return next(each for each in (await self.status())["backends"] if each["name"] == name)
+
+    async def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Another `dualtrack` command with the same configuration, to its end."""
+        argv = [sys.executable, "-m", "dualtrack", *arguments, "--config", str(self.config)]
+        env = clean_environment(**SECRETS, PYTHONPATH=str(ROOT))
+        return await asyncio.to_thread(
+            lambda: subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
+        )
+
+    async def repeated(self, ask: Callable[[], Awaitable[Reply]]) -> Reply:
+        """Ask as MLflow's client does: again and again, until there is an answer that it takes as one."""
         while True:
             try:
-                reply = await self.call("POST", path, body)
+                reply = await ask()
             except (ClientConnectionError, OSError):
                 await asyncio.sleep(0.01)  # nobody listens: it is being started again
                 continue
-            if reply.status < 500:
-                assert reply.status == 200, (path, reply.status, reply.body)
-                document: Json = reply.json if reply.body else {}
-                return document
+            if reply.status not in _ASKED_AGAIN:
+                return reply
+
+    async def repeat(self, path: str, **body: object) -> Json:
+        """POST in that way; the answer in the end has to be 200."""
+        reply = await self.repeated(lambda: self.call("POST", path, body))
+        assert reply.status == 200, (path, reply.status, reply.body)
+        document: Json = reply.json if reply.body else {}
+        return document
 
 
 def _is_over(status: Json) -> bool:

@@ -1,13 +1,13 @@
-"""Real MLflow servers for a test session, and a client for the emulators' own control routes."""
+"""Real MLflow servers for tests, and a client for the emulators' own control routes."""
 
 import re
 import sqlite3
 import ssl
 import urllib.request
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 import pytest
@@ -21,7 +21,7 @@ SERVERS = ("mlflow_primary", "mlflow_secondary")
 
 
 class ServerPair:
-    """The session's two servers: launched at the first use, both at once when the session's tests need both."""
+    """Two servers: launched at the first use, both at once when the tests that share them need both."""
 
     def __init__(self, root: Path, wanted: set[str]) -> None:
         self._servers = {name: MlflowServer(root / name) for name in SERVERS}
@@ -46,9 +46,34 @@ class ServerPair:
             self._servers[name].stop()
 
 
-def wanted_servers(session: pytest.Session) -> set[str]:
-    """Give the servers that the collected tests of this session ask for."""
-    asked = {name for item in session.items if isinstance(item, pytest.Function) for name in item.fixturenames}
+def server_fixtures(scope: Literal["session", "module"]) -> tuple[Any, Any, Any]:
+    """Make the fixtures of these names: two servers, and each of them, for the tests of a scope."""
+
+    @pytest.fixture(scope=scope)
+    def mlflow_servers(
+        request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    ) -> Iterator[ServerPair]:
+        wanted = _wanted_servers(request.session, request.path if scope == "module" else None)
+        pair = ServerPair(tmp_path_factory.mktemp("mlflow"), wanted)
+        yield pair
+        pair.stop()
+
+    @pytest.fixture(scope=scope)
+    def mlflow_primary(mlflow_servers: ServerPair) -> MlflowServer:
+        return mlflow_servers.get("mlflow_primary")
+
+    @pytest.fixture(scope=scope)
+    def mlflow_secondary(mlflow_servers: ServerPair) -> MlflowServer:
+        """Its experiment ids differ from the primary's from the start."""
+        return mlflow_servers.get("mlflow_secondary")
+
+    return mlflow_servers, mlflow_primary, mlflow_secondary
+
+
+def _wanted_servers(session: pytest.Session, module: Path | None) -> set[str]:
+    """Give the servers that the collected tests of this session, or of one module of it, ask for."""
+    items = [item for item in session.items if isinstance(item, pytest.Function) and module in (None, item.path)]
+    asked = {name for item in items for name in item.fixturenames}
     return asked & set(SERVERS)
 
 
@@ -112,7 +137,7 @@ class Control:
             since = seen[-1]["number"]
         raise AssertionError(f"no request for {path} arrived within {wait} s")
 
-    async def duplicates(self) -> dict[str, Any]:
-        async with self._session.get(f"{self._url}/duplicates") as answer:
+    async def duplicates(self, examples: int = 20) -> dict[str, Any]:
+        async with self._session.get(f"{self._url}/duplicates", params={"examples": examples}) as answer:
             counted: dict[str, Any] = await answer.json()
             return counted

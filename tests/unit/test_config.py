@@ -290,6 +290,12 @@ def test_variables_expand_after_yaml_was_read() -> None:
         (backend("kind: wandb"), "backends.b.kind", "is not known"),
         (backend("auth: hunter2"), "backends.b.auth", "section"),
         (backend("auth: {type: forward}"), "backends.b.auth.type", "works on the primary alone"),
+        (
+            backend("auth: {type: forward}").replace("primary: a", "primary: b\nlinks: both"),
+            "links",
+            "wants a tag on the primary",
+        ),
+        (f"{GOOD}links: off", "links", "is not known here"),
         (backend("auth: {type: tokn}"), "backends.b.auth", "not a way to sign in"),
         (backend("auth: {type: token}"), "backends.b.auth", "has no token"),
         (backend("auth: {type: token, tokn: hunter2}"), "backends.b.auth.tokn", "is not a key"),

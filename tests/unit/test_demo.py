@@ -190,8 +190,8 @@ def test_trouble_has_its_exit_code_and_its_reason(
 def test_only_what_is_not_on_record_fails_the_demo(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, report: Report, code: int
 ) -> None:
-    monkeypatch.setattr(demo, "_start", lambda *_: None)
-    monkeypatch.setattr(demo, "_train_and_compare", lambda *_: report)
+    monkeypatch.setattr(demo, "_start", lambda *_, **__: None)
+    monkeypatch.setattr(demo, "_train_and_compare", lambda *_, **__: report)
 
     assert run_demo(keep=False, json=False, directory=tmp_path) == code
 

@@ -195,6 +195,7 @@ FILES_THERE = (
     File(path="classifier/MLmodel", size=80, sha256="rest", names=NAMES_THERE),
     File(path="classifier/data/model.pkl", size=3, sha256="abc"),
 )
+FILE_OF_ANOTHER = (File(path="weights.bin", size=5, sha256="def"),)
 
 
 def history(**changes: str) -> str:
@@ -288,6 +289,17 @@ def test_a_name_that_the_run_uses_itself_leaves_the_other_folder() -> None:
     tags = {**MARKED, "mlflow.log-model.history": history(artifact_path=folder)}
 
     assert standing(replace(STANDING, files=(*run.files, *moved), tags=tags), run=run) == []
+
+
+@pytest.mark.parametrize("files", [FILE_OF_ANOTHER, ()], ids=["with a file", "without files"])
+def test_models_of_one_name_in_one_run_have_a_folder_each(files: tuple[File, ...]) -> None:
+    """A client that repeats the create of a model, whose answer was lost, leaves one without files."""
+    other = replace(MODEL, model_id="m-2", files=files)
+    there = (*STANDING.files, *(replace(file, path=f"classifier-m-2/{file.path}") for file in files))
+    losses = (*NO_MODEL, loss("model", "m-2", "no_logged_models"), loss("model", "", "no_logged_models", "model:m-2"))
+    found = compared(losses, mirror=replace(STANDING, files=there), run=WITH_MODEL, models=(MODEL, other))
+
+    assert found.is_equal, str(found)
 
 
 def test_a_model_without_a_run_has_no_files_and_says_so() -> None:

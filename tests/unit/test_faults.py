@@ -79,7 +79,7 @@ def test_a_rule_counts_only_the_calls_that_it_matches() -> None:
     [
         Delay(seconds=0.5),
         DropBefore(),
-        DropAfter(),
+        DropAfter(resets=True),
         BlackHole(),
         Refuse(status=503, body=Body.HTML, code="X", retry_after="7"),
         Spoil(body=Spoilt.SLOW, seconds=2),

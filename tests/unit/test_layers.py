@@ -56,7 +56,7 @@ MAY: Final = {
     "delivery": May("core translate ports errors metrics", "structlog", NO_SQL),
     "reconcile": May("core translate ports errors metrics", "structlog", NO_SQL),
     "admin": May(
-        "core translate ports errors metrics", "aiohttp.web aiohttp.typedefs multidict orjson structlog", NO_SQL
+        "core translate ports errors metrics", "aiohttp.web aiohttp.typedefs jinja2 multidict orjson structlog", NO_SQL
     ),
     "models": May("core translate ports errors", "mlflow", NO_SQL),
     "backends": May(

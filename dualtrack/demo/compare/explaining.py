@@ -161,11 +161,13 @@ def stand_ins(
 
 
 def _folder(model: Model, run: Run | None, mirror: Run | None) -> str:
-    """Its name, or its name and id if the run has files of its own there."""
+    """Its name, or its name and id if the run has files of its own there, or another model."""
     own = {file.path.partition("/")[0] for file in run.files} if run is not None else set()
     there = {file.path.partition("/")[0] for file in mirror.files} if mirror is not None else set()
     plain = model.name or "model"
-    return plain if plain in there - own else f"{plain}-{model.model_id}"
+    whole = f"{plain}-{model.model_id}"
+    # of a model without files nothing is there: what stands below its name is another's
+    return plain if model.files and plain in there - own and whole not in there else whole
 
 
 def without(mirror: Run, standing: Iterable[StandIn]) -> tuple[Run, tuple[Difference, ...]]:

@@ -3,7 +3,6 @@
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
@@ -18,7 +17,7 @@ from dualtrack.core.loss import LossKind
 from dualtrack.errors import JournalError
 from dualtrack.metrics import Metrics
 from dualtrack.ports import Loss, Parking, Progress, Settlement, Usage
-from dualtrack.store.sqlite import SqliteJournal, open_journal
+from dualtrack.store.sqlite import SqliteJournal
 
 TOKEN = "the-admin-token"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -64,14 +63,6 @@ class Source:
             journal=await self.journal.usage(),
             open_entries=0,
         )
-
-
-@pytest.fixture
-async def journal(tmp_path: Path) -> AsyncIterator[SqliteJournal]:
-    opened = open_journal(tmp_path / "journal.db", secondaries=["b"], max_bytes=1 << 24, linger=0.0, now=time.time)
-    await opened.start()
-    yield opened
-    await opened.close()
 
 
 @pytest.fixture
@@ -346,6 +337,19 @@ async def test_discarding_keeps_the_note(client: Client, journal: SqliteJournal)
     assert (kept.key, kept.loss.detail) == (RUN.key, "createRun: by hand")
 
 
+async def test_discarding_gives_up_what_the_write_said_and_no_more(client: Client, journal: SqliteJournal) -> None:
+    """A later difference of another param of that run is drift."""
+    body = b'{"run_id": "r1", "params": [{"key": "depth", "value": "3"}]}'
+    number = await park(
+        journal, Exchange(operation="logBatch", method="POST", path="/api/2.0/x", body=body), holds=False
+    )
+
+    await read(await client.post(f"/api/v1/parked/{number}/discard", json={"note": "n"}, headers=BEARER))
+
+    (kept,) = await journal.losses()
+    assert kept.loss == Loss(kind=LossKind.PARAM, item="depth", reason="discarded", detail="logBatch: n")
+
+
 @pytest.mark.parametrize(
     "body", [b"{}", b'{"note": ""}', b'{"note": 3}', b'{"note": "' + b"x" * 501 + b'"}', b"[]", b"{", b'"n"']
 )
@@ -388,6 +392,14 @@ async def test_a_page_of_another_site_changes_nothing(
     await read(await client.post(f"/api/v1/parked/{number}/retry", json={}, headers={**BEARER, **headers}), 403)
 
     assert len(await journal.parked()) == 1
+
+
+@pytest.mark.parametrize("headers", FOREIGN)
+async def test_a_page_of_another_site_asks_for_nothing(client: Client, headers: dict[str, str]) -> None:
+    """An image of `/api/v1/verify?content=true` would read all files of a workspace. A link to us is fine."""
+    await read(await client.get("/api/v1/status", headers=headers), 403)
+    await read(await client.get("/api/v1/verify?content=true", headers=headers), 403)
+    assert (await client.get("/", headers=headers)).status == 200
 
 
 async def test_our_own_page_may_change_things(client: Client, journal: SqliteJournal) -> None:

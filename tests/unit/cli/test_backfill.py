@@ -3,17 +3,20 @@
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 import orjson
 import pytest
 
-from dualtrack.cli.backfill import outcome
+from dualtrack.cli.backfill import ask, outcome
+from dualtrack.cli.client import AdminClient
 from dualtrack.cli.options import moment
 from dualtrack.cli.settings import between
 from dualtrack.config import parse
 from dualtrack.errors import StoreLockedError, UnreachableError
+from dualtrack.reconcile.backfill import Selection
+from tests.support.bar import Bar
 from tests.unit.cli.conftest import Shell, configuration
 
 NOTHING: dict[str, Any] = {
@@ -146,6 +149,46 @@ def test_a_backend_that_is_down_is_exit_3(shell: Shell, config_file: str, monkey
     result = shell("backfill", "--config", config_file)
 
     assert (result.exit_code, "nobody there" in result.stderr) == (3, True)
+
+
+class Proxy:
+    """Stands in for a running proxy: says, one after the other, how far its backfill is."""
+
+    def __init__(self, *said: dict[str, Any]) -> None:
+        self._said = list(said)
+        self.ordered: dict[str, Any] = {}
+
+    def start_backfill(self, ordered: dict[str, Any]) -> dict[str, Any]:
+        self.ordered = ordered
+        return self.backfill()
+
+    def backfill(self) -> dict[str, Any]:
+        return {"source": "a", "target": "b", "error": "", **self._said.pop(0)}
+
+    def status(self) -> dict[str, Any]:
+        return {"backends": [{"name": "b", "parked": 0, "losses": 0}]}
+
+
+@pytest.mark.parametrize(("is_shown", "told"), [(True, [(0, None), (3, 7)]), (False, [])])
+def test_the_bar_of_a_running_proxys_backfill_knows_its_end(
+    monkeypatch: pytest.MonkeyPatch, is_shown: bool, told: list[tuple[int, int | None]]
+) -> None:
+    """What is settled, of all there is as soon as that is counted; nothing is counted where nobody looks."""
+    bar, command = Bar(), sys.modules["dualtrack.cli.backfill"]
+    monkeypatch.setattr(command, "_bar", lambda _: bar)
+    monkeypatch.setattr(command, "_pause", lambda: None)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_shown, raising=False)
+    some = NOTHING | {"found": 5, "there": 1, "brought": 2}
+    proxy = Proxy(
+        {"state": "running", "tally": NOTHING, "total": None},
+        {"state": "running", "tally": some, "total": 7},
+        {"state": "done", "tally": some, "total": 7},
+    )
+
+    (found,) = ask(cast("AdminClient", proxy), ["b"], Selection(), 90.0)
+
+    assert (found["complete"], bar.told) == (True, told)
+    assert (proxy.ordered["to"], proxy.ordered["patience"], proxy.ordered["counts"]) == ("b", 90.0, is_shown)
 
 
 def test_a_journal_in_use_by_nobody_who_answers_is_exit_3(

@@ -73,6 +73,13 @@ def test_other_lanes_are_waited_for() -> None:
     assert left.is_drained
 
 
+def test_what_moves_while_lanes_are_counted_is_waited_for() -> None:
+    """Entries that no lane shows are on their way: nobody holds them."""
+    left, shown = wait(status(2, lanes=0), status(0, lanes=0))
+
+    assert (left.is_drained, shown) == (True, ["b: 2 to deliver"])
+
+
 def test_an_empty_queue_is_exit_0(shell: Shell, proxy: RunningProxy) -> None:
     people = shell("drain", "--admin-url", proxy.url)
     machine = shell("drain", "--admin-url", proxy.url, "--json")

@@ -9,7 +9,6 @@ import pytest
 
 from dualtrack import __version__
 from dualtrack.cli import main
-from dualtrack.cli.output import age, size
 from tests.unit.cli.conftest import Shell
 
 HEAVY = ("aiohttp", "azure", "mlflow", "pydantic", "rich", "structlog", "uvloop", "yaml")
@@ -76,17 +75,3 @@ def test_demo_passes_its_options_and_its_exit_code_on(shell: Shell, monkeypatch:
 
     assert shell("demo", "--keep", "--json").exit_code == 1
     assert asked == [True, True, None]
-
-
-@pytest.mark.parametrize(
-    ("count", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 << 30, "5.0 GiB"), (1 << 55, "32768.0 TiB")]
-)
-def test_sizes(count: int, text: str) -> None:
-    assert size(count) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(None, "-"), (0.4, "0s"), (125, "2m 5s"), (3725, "1h 2m"), (200_000, "2d 7h")]
-)
-def test_ages(seconds: float | None, text: str) -> None:
-    assert age(seconds) == text

@@ -1,8 +1,11 @@
 """Two views in, every difference out: what is drift, and what is known."""
 
+import struct
+import sys
 from dataclasses import dataclass, replace
 from random import Random
-from typing import Any
+from types import FrameType
+from typing import Any, Final
 
 import pytest
 from hypothesis import given
@@ -11,7 +14,7 @@ from hypothesis import strategies as st
 from dualtrack.core.difference import Difference, DriftKind, Explanation
 from dualtrack.core.drift import AnyView, compare, metrics_in_doubt
 from dualtrack.core.exchange import JSON, Document
-from dualtrack.core.explaining import is_shortened
+from dualtrack.core.explaining import is_shortened, unmatched
 from dualtrack.core.ids import ClientId, EntityKind, Ref
 from dualtrack.core.limits import Lengths
 from dualtrack.core.loss import LossKind
@@ -26,6 +29,7 @@ from dualtrack.core.views import (
     RunView,
     Series,
     Tally,
+    TraceView,
     history,
     point,
 )
@@ -130,6 +134,18 @@ def test_large_steps_are_told_apart() -> None:
     assert point({"step": "3.0"}).step == 3
 
 
+@pytest.mark.parametrize(("room", "is_kept"), [(3, True), (2, False), (0, False)])
+def test_points_are_kept_where_there_is_room(room: int, is_kept: bool) -> None:
+    """Without room the history is what it was: its count and its digest."""
+    points = [Point(step, 0, 1.0) for step in (0, 1, 1, 2)]
+    tally = Tally(room=room)
+    tally.add(points[:2])
+    tally.add(points[2:])
+
+    assert tally.history() == history(points)
+    assert (tally.history().points is not None) == is_kept
+
+
 def test_points_are_kept_where_asked_for() -> None:
     assert history([Point(0, 0, 1.0)], keeps=False).points is None
     assert history([Point(0, 0, 1.0), Point(0, 0, 1.0)]).points == {Point(0, 0, 1.0): 2}
@@ -176,7 +192,7 @@ def test_nothing_equals_nothing() -> None:
         (MODEL, {"files": {"MLmodel": FileView(sha256="r", names={})}}, DriftKind.FILE, "MLmodel"),
         (EXPERIMENT, {"tags": {"team": "b"}}, DriftKind.TAG, "team"),
         (EXPERIMENT, {"lifecycle_stage": "deleted"}, DriftKind.FIELD, "lifecycle_stage"),
-        (EXPERIMENT, {"name": "churn", "expected_name": "users-churn"}, DriftKind.FIELD, "name"),
+        (EXPERIMENT, {"name": "churn", "expected_names": ("users-churn", "users-churn-1")}, DriftKind.FIELD, "name"),
     ],
 )
 def test_drift(view: Any, changed: dict[str, Any], kind: DriftKind, item: str) -> None:
@@ -201,9 +217,23 @@ def test_an_entity_that_is_not_there(here: Any, there: Any) -> None:
     assert (found.kind, found.item, found.is_extra) == (DriftKind.RUN, "", here is None)
 
 
+def test_traces_that_one_side_has_not_are_no_difference() -> None:
+    assert compare(replace(RUN, traces={"t1": TRACE}), replace(RUN, traces=None)) == ()
+
+
 def test_files_and_models_that_were_not_looked_at_do_not_differ() -> None:
     assert compare(RUN, replace(RUN, files=None, models=None)) == ()
     assert compare(RUN, replace(RUN, files={"a.txt": FileView()})) == ()
+
+
+@pytest.mark.parametrize("mine", [{}, {"run_id": "r1"}])
+@pytest.mark.parametrize("theirs", [{}, {"run_id": "r1"}])
+def test_an_mlmodel_may_name_no_ids(mine: dict[str, str], theirs: dict[str, str]) -> None:
+    """What is in it is compared all the same: a client may write a file of that name with anything in it."""
+    here, there = (replace(MODEL, files={"MLmodel": FileView(sha256="rest", names=names)}) for names in (mine, theirs))
+
+    found = [(each.kind, each.item, each.detail) for each in compare(here, there)]
+    assert found == ([] if mine == theirs else [(DriftKind.FILE, "MLmodel", "run_id in it")])
 
 
 def test_metrics_in_doubt_are_those_that_drift() -> None:
@@ -218,6 +248,7 @@ TWICE = history([Point(0, 1000, 0.5), Point(0, 1000, 0.5), Point(1, 1001, 0.25)]
 FINE = history([Point(0, 1_700_000_000_123, 0.1), Point(1, 1_700_000_001_999, None)])
 COARSE = history([Point(0, 1_700_000_000_000, 0.10000000149011612), Point(1, 1_700_000_001_000, None)])
 STAND_IN = ModelView(ref=MODEL.ref, stands_in=True, files={"MLmodel": FileView(sha256="rest", names={"run_id": "r1"})})
+TRACE = TraceView(name="predict", state="OK")
 UNREAD = FileView(size=500, sha256="one"), FileView(size=520)
 DATABRICKS_TAGS = {"team": "a", "mlflow.ownerId": "1", "mlflow.experimentType": "MLFLOW_EXPERIMENT"}
 
@@ -227,16 +258,11 @@ DATABRICKS_TAGS = {"team": "a", "mlflow.ownerId": "1", "mlflow.experimentType": 
     [
         (RUN, replace(RUN, tags={"stage": "done", "dualtrack.source": "p"}), Explanation.MARK),
         (
-            replace(RUN, tags={"stage": "done", "dualtrack.source": "o"}),
-            replace(RUN, tags={"stage": "done", "dualtrack.source": "p"}),
-            Explanation.MARK,
-        ),
-        (
             RUN,
             replace(RUN, files={"a.txt": FileView(size=3), "dualtrack/overflow.json": FileView(size=9)}),
             Explanation.MARK,
         ),
-        (EXPERIMENT, replace(EXPERIMENT, name="churn", expected_name="churn"), Explanation.TRANSLATED),
+        (EXPERIMENT, replace(EXPERIMENT, name="churn", expected_names=("other", "churn")), Explanation.TRANSLATED),
         (EXPERIMENT, replace(EXPERIMENT, name="churn"), Explanation.TRANSLATED),
         (
             replace(RUN, files={"model/MLmodel": UNREAD[0]}),
@@ -253,6 +279,7 @@ DATABRICKS_TAGS = {"team": "a", "mlflow.ownerId": "1", "mlflow.experimentType": 
         (replace(RUN, metrics={"loss": TWICE}), RUN, Explanation.KEPT_ONCE),
         (RUN, replace(RUN, start_time=5, end_time=6, is_upserted=True), Explanation.HISTORY_UPSERT),
         (MODEL, STAND_IN, Explanation.NO_MODELS),
+        (replace(RUN, traces={"t1": TRACE}), replace(RUN, traces={}), Explanation.NOT_MIRRORED),
     ],
 )
 def test_explained(here: Any, there: Any, explanation: Explanation) -> None:
@@ -266,6 +293,8 @@ def test_explained(here: Any, there: Any, explanation: Explanation) -> None:
     ("here", "there"),
     [
         (RUN, replace(RUN, tags={})),
+        (replace(RUN, tags={**RUN.tags, "dualtrack.source": "p"}), RUN),
+        (replace(RUN, tags={"dualtrack.source": "p"}), replace(RUN, tags={"dualtrack.source": "o"})),
         (replace(RUN, tags={**RUN.tags, "mlflow.rootRunId": "r0"}), RUN),
         (RUN, replace(RUN, start_time=1_700_000_002_000)),
         (RUN, replace(RUN, start_time=1_700_000_000_000)),  # whose end has its milliseconds
@@ -279,6 +308,8 @@ def test_explained(here: Any, there: Any, explanation: Explanation) -> None:
         (RUN, replace(RUN, metrics={"loss": history([Point(0, 1000, 0.5), Point(1, 1001, None)])})),
         (replace(RUN, metrics={"loss": replace(TWICE, points=None)}), RUN),  # nobody read the points
         (replace(MODEL, files={"MLmodel": FileView()}), replace(STAND_IN, files={})),
+        (replace(RUN, traces={}), replace(RUN, traces={"t1": TRACE})),
+        (replace(RUN, traces={"t1": TRACE}), replace(RUN, traces={"t1": replace(TRACE, state="ERROR")})),
     ],
 )
 def test_not_explained(here: Any, there: Any) -> None:
@@ -376,6 +407,71 @@ def test_shortening_is_recognised_as_delivery_does_it() -> None:
     assert is_shortened(written, LONG)
     assert not is_shortened(written, LONG + "x")
     assert not is_shortened("short", "short")
+
+
+# --- points ------------------------------------------------------------------------------------------------------
+
+SINGLE: Final = struct.unpack("f", struct.pack("f", 0.1))[0]
+VALUES: Final = (None, 0.0, -0.0, 0.1, SINGLE, 0.123456789, 0.123457, 1 / 3, 0.333333, 0.3333333, 5e300, LARGEST)
+POINTS: Final = st.dictionaries(
+    st.builds(
+        Point, st.integers(0, 1), st.sampled_from([-1, 0, 1000, 1500, 1999, 2000, 2001]), st.sampled_from(VALUES)
+    ),
+    st.integers(1, 3),
+    max_size=12,
+)
+
+
+@given(here=POINTS, there=POINTS)
+def test_points_that_match_are_those_that_a_search_finds(here: dict[Point, int], there: dict[Point, int]) -> None:
+    missing, extra = unmatched(here, there)
+
+    assert (missing, sorted(extra, key=str)) == searched(here, there)
+
+
+def searched(here: dict[Point, int], there: dict[Point, int]) -> tuple[list[Point], list[Point]]:
+    """Each point of ours takes the first of theirs that it may have become."""
+    extra = [each for each, count in there.items() for _ in range(count - here.get(each, 0))]
+    is_there = dict[Point, bool]()
+    for each in (each for each, count in here.items() if each not in there for _ in range(count)):
+        found = next((place for place, other in enumerate(extra) if may_become(each, other)), None)
+        if found is not None:
+            del extra[found]
+        is_there[each] = is_there.get(each, False) or found is not None
+    return [each for each in is_there if not is_there[each]], sorted(extra, key=str)
+
+
+def may_become(ours: Point, theirs: Point) -> bool:
+    is_second = theirs.timestamp % 1000 == 0 and abs(ours.timestamp - theirs.timestamp) < 1000
+    if ours.step != theirs.step or not (is_second or ours.timestamp == theirs.timestamp):
+        return False
+    if ours.value is None or theirs.value is None or ours.value == theirs.value:
+        return ours.value == theirs.value
+    if struct.unpack("f", struct.pack("f", ours.value))[0] == theirs.value:
+        return True
+    return any(float(f"{ours.value:.{digits}g}") == theirs.value for digits in range(6, 17))
+
+
+def calls_to_match(count: int) -> int:
+    """Count the calls that it takes to find that no point of a history without steps is on the other side."""
+    here, there = ({Point(0, 1000, number + part): 1 for number in range(count)} for part in (0.0, 0.5))
+    calls = 0
+
+    def called(_frame: FrameType, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    sys.setprofile(called)
+    try:
+        missing, extra = unmatched(here, there)
+    finally:
+        sys.setprofile(None)
+    assert len(missing) == len(extra) == count
+    return calls
+
+
+def test_matching_costs_what_the_points_are_not_their_pairs() -> None:
+    assert calls_to_match(800) < 5 * calls_to_match(200)
 
 
 def test_a_history_prints_briefly() -> None:

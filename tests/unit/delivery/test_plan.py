@@ -55,6 +55,14 @@ def upload(path: str, ref: Ref = RUN) -> Exchange:
     return tell(UPLOAD, ref, path)
 
 
+def test_a_call_says_whether_anything_in_it_is_a_retry() -> None:
+    listed = entries(*(metric(step) for step in range(1, 5)))
+    listed[1] = replace(listed[1], attempted=True)
+    steps = plan(RUN.key, listed, replace(MLFLOW, metrics=2))
+
+    assert [step.batch.attempted for step in steps if isinstance(step, BatchStep)] == [True, False]
+
+
 def test_files_that_follow_one_another_go_side_by_side() -> None:
     """Until one comes again, something else comes, or there are many."""
     gone = tell(DELETE, RUN, "a")

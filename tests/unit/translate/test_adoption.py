@@ -168,6 +168,13 @@ def test_an_experiment_is_told_with_its_stage(stage: str, expected: list[str]) -
     assert parse(told[0].body) == {"name": "/a/b", "tags": [pair("t", "1")]}
 
 
+def test_an_experiment_is_told_with_the_time_it_was_made() -> None:
+    """It tells a mirror from that of an earlier experiment with the same id."""
+    told = experiment_exchanges({"experiment": {"experiment_id": "7", "name": "x", "creation_time": 1000}})
+
+    assert parse(told[0].answer) == {"experiment_id": "7", "creation_time": 1000}
+
+
 def test_an_experiment_without_tags_has_none() -> None:
     told = experiment_exchanges({"experiment": {"experiment_id": "7", "name": "x"}})
 

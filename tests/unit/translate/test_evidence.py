@@ -6,8 +6,8 @@ import orjson
 import pytest
 
 from dualtrack.core.exchange import JSON, Document, Observed
-from dualtrack.translate.document import objects
-from dualtrack.translate.evidence import created, metric_keys, remaining, shows
+from dualtrack.translate.document import objects, parse
+from dualtrack.translate.evidence import lasting, lasting_tags, metric_keys, pick, remaining, shows
 from dualtrack.translate.operations import OPERATIONS, Reading, Shape, read
 from tests.support.exchanges import DATASET, EXCHANGES, MODEL, MODEL_INFO, MODEL_JSON, PARENT, RUN_INFO, one, pair, post
 
@@ -98,6 +98,52 @@ def test_a_state_shows_its_write(operation: str) -> None:
 @pytest.mark.parametrize("operation", sorted(BLIND))
 def test_what_cannot_be_judged_is_not_claimed(operation: str) -> None:
     assert not seen(operation, run())
+
+
+ADDS = {"logParam", "setTag", "logInputs", "logOutputs", "logModel", "logLoggedModelParams"}  # a tag is no call alone
+IN_PARTS = {"updateRun", "setLoggedModelTags"}
+
+
+@pytest.mark.parametrize("operation", sorted(STATES.keys() - ADDS - IN_PARTS))
+def test_a_write_lasts_until_something_newer_changes_it(operation: str) -> None:
+    reading = read(EXCHANGES[operation])
+    showing, others = STATES[operation]
+
+    assert [lasting(reading, state) for state in showing] == [reading] * len(showing)
+    assert [lasting(reading, state) for state in others] == [None] * len(others)
+
+
+@pytest.mark.parametrize("operation", sorted(ADDS))
+def test_what_only_adds_lasts(operation: str) -> None:
+    reading = read(EXCHANGES[operation])
+    assert all(lasting(reading, state) is reading for states in STATES[operation] for state in states)
+
+
+def test_of_a_run_s_update_those_fields_last_that_are_still_so() -> None:
+    reading = read(EXCHANGES["updateRun"])
+    renamed = lasting(reading, run({"status": "FINISHED", "end_time": 1_700_000_009_000, "run_name": "newer"}))
+    numbered = lasting(replace(reading, document={**reading.document, "status": "3"}), run({"status": "FINISHED"}))
+
+    assert renamed is not None
+    assert renamed.document.keys() == reading.document.keys() - {"run_name"}
+    assert parse(renamed.exchange.body) == renamed.document
+    assert numbered is not None
+    assert numbered.document.keys() == reading.document.keys() - {"run_name", "end_time"}
+    assert lasting(reading, run({"status": "RUNNING", "end_time": None, "run_name": "newer"})) is None
+
+
+def test_of_a_model_s_tags_those_last_that_are_still_so() -> None:
+    reading = read(EXCHANGES["setLoggedModelTags"])
+    two = replace(reading, document={**reading.document, "tags": [pair("stage", "new"), pair("x", "y")]})
+    left = lasting(two, model(tags=[pair("stage", "new"), pair("x", "z")]))
+
+    assert left is not None
+    assert left.document["tags"] == [pair("stage", "new")]
+    assert lasting(two, model(tags=[])) is None
+
+
+def test_our_own_tags_last_though_the_primary_has_none_of_them() -> None:
+    assert lasting_tags([pair("dualtrack.source", "a"), pair("x", "y")], {}) == (pair("dualtrack.source", "a"),)
 
 
 def test_a_metric_is_a_point_of_its_history() -> None:
@@ -239,28 +285,52 @@ def candidate(run_id: str, info: Document | None = None, tags: list[JSON] | None
     [
         ([candidate("a")], 0),
         ([], None),
-        ([candidate("known"), candidate("b")], 1),
+        ([candidate("a", {"user_id": "bob"}), candidate("b")], 1),
         ([candidate("a", {"user_id": "bob"}), candidate("b", {"start_time": 1}), candidate("c", tags=[])], None),
         ([candidate("")], None),
     ],
 )
 def test_an_unanswered_run_is_the_one_alike(candidates: list[Document], found: int | None) -> None:
-    """Alike in all that was sent, and not made by a create that was answered."""
-    made = created(read(EXCHANGES["createRun"]), candidates, frozenset({"known"}))
-
-    assert made == (candidates[found] if found is not None else None)
+    """Alike in all that was sent."""
+    assert pick(read(EXCHANGES["createRun"]), candidates, []) == (candidates[found] if found is not None else None)
 
 
 def test_an_unanswered_model_is_the_one_alike() -> None:
-    candidates = [model(name="other"), model(model_id="m-known"), model(model_id="m-new")]
-    reading = read(EXCHANGES["createLoggedModel"])
+    candidates = [model(name="other"), model(model_id="m-new")]
 
-    assert created(reading, candidates, frozenset({"m-known"})) == candidates[2]
+    assert pick(read(EXCHANGES["createLoggedModel"]), candidates, []) == candidates[1]
+
+
+def test_what_another_create_asked_for_more_closely_is_its_own() -> None:
+    """Two runs, two creates in doubt: the one that named nothing takes the run whose name nobody asked for."""
+    vague = read(post("createRun", "runs/create", {"experiment_id": "7", "start_time": 5}))
+    named = read(post("createRun", "runs/create", {"experiment_id": "7", "start_time": 5, "run_name": "b"}))
+    elsewhere = read(post("createLoggedModel", "logged-models", {"name": "b", "source_run_id": "r"}))
+    its, mine = (candidate(name, {"start_time": 5, "run_name": name}) for name in ("b", "swift-owl-7"))
+
+    assert pick(vague, [its, mine], [named, elsewhere]) == mine
+    assert pick(vague, [its], [named]) is None
+    assert pick(vague, [its, mine], [vague]) == its
+    assert pick(named, [mine, its], [vague]) == its
+    assert pick(named, [mine, its], [named]) == its
+
+
+@pytest.mark.parametrize(
+    ("operation", "path", "body"),
+    [
+        ("logInputs", "runs/log-inputs", {"run_id": "r", "datasets": [{"dataset": {"name": ["x"], "digest": {}}}]}),
+        ("logInputs", "runs/log-inputs", {"run_id": "r", "models": [{"model_id": ["x"]}]}),
+        ("logOutputs", "runs/outputs", {"run_id": "r", "models": [{"model_id": {"x": 1}, "step": 1}]}),
+    ],
+)
+def test_what_a_server_takes_for_an_id_can_be_asked_about(operation: str, path: str, body: Document) -> None:
+    """MLflow answers 200 to each of these."""
+    assert not shows(read(post(operation, path, body)), Observed(entity=run(), histories={}))
 
 
 def test_tags_that_were_sent_tell_models_apart() -> None:
     body = {**orjson.loads(EXCHANGES["createLoggedModel"].body), "tags": [pair("mlflow.user", "bob")]}
     reading = read(post("createLoggedModel", "logged-models", body))
 
-    assert created(reading, [model()], frozenset()) is None
-    assert created(reading, [model(tags=[pair("mlflow.user", "bob")])], frozenset()) is not None
+    assert pick(reading, [model()], []) is None
+    assert pick(reading, [model(tags=[pair("mlflow.user", "bob")])], []) is not None

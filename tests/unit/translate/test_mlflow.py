@@ -28,6 +28,7 @@ from dualtrack.translate.mlflow import (
     search_created,
     set_experiment_tag,
     split_tags,
+    started_before,
     translate,
 )
 from dualtrack.translate.operations import OPERATIONS, read
@@ -55,7 +56,7 @@ CASES: dict[str, tuple[str, str, Document]] = {
             ],
         },
     ),
-    "updateExperiment": ("POST", "experiments/update", {"experiment_id": X, "new_name": "churn"}),
+    "updateExperiment": ("POST", "experiments/update", {"experiment_id": X, "new_name": "/Users/ann/stay"}),
     "deleteExperiment": ("POST", "experiments/delete", {"experiment_id": X}),
     "restoreExperiment": ("POST", "experiments/restore", {"experiment_id": X}),
     "setExperimentTag": ("POST", "experiments/set-experiment-tag", {"experiment_id": X, "key": "team", "value": "b"}),
@@ -373,7 +374,9 @@ def test_an_experiments_mark_is_read() -> None:
     assert mark_of(None) == ("", "")
 
 
-@pytest.mark.parametrize(("sent", "started"), [(1_700_000_000_000, 1_700_000_000_000), ("17", 17), (None, 0), ("²", 0)])
+@pytest.mark.parametrize(
+    ("sent", "started"), [(1_700_000_000_000, 1_700_000_000_000), ("17", 17), (None, 0), ("²", 0), ("5" * 5000, 0)]
+)
 def test_an_unanswered_run_is_searched_by_its_start(sent: JSON, started: int) -> None:
     create = post("createRun", "runs/create", {"experiment_id": "7", "start_time": sent})
     call = search_created(read(create))
@@ -385,6 +388,19 @@ def test_an_unanswered_run_is_searched_by_its_start(sent: JSON, started: int) ->
         "run_view_type": "ALL",
         "max_results": 100,
     }
+
+
+def test_an_unanswered_run_is_searched_page_by_page() -> None:
+    """Where a search takes no number, the newest come first, and what is older than the create ends it."""
+    reading = read(post("createRun", "runs/create", {"experiment_id": "7", "start_time": 17}))
+    newest = parse(search_created(reading, "next", by_start=False).body)
+
+    assert parse(search_created(reading, "next").body)["page_token"] == "next"
+    assert (newest["page_token"], newest["order_by"]) == ("next", ["attributes.start_time DESC"])
+    assert "filter" not in newest
+    assert started_before(reading, [{"info": {"start_time": 18}}, {"info": {"start_time": 16}}])
+    assert not started_before(reading, [{"info": {"start_time": 18}}, {"info": {"start_time": 17}}])
+    assert not started_before(reading, [])
 
 
 def test_an_unanswered_model_is_searched_among_the_young() -> None:

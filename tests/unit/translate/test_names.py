@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dualtrack.translate.names import DEFAULT_EXPERIMENT_ID, NameRule, qualify, translate_name
+from dualtrack.translate.names import DEFAULT_EXPERIMENT_ID, NameRule, names_for, qualify, translate_name
 
 KEEP = NameRule()
 LAST = NameRule(rule="last-segment")
@@ -53,7 +53,7 @@ def test_a_plain_name_is_one_that_azure_ml_takes(name: str, rule: NameRule) -> N
     translated = translate_name(name, rule)
 
     assert re.fullmatch(r"[A-Za-z0-9_-]+", translated)
-    assert len(qualify(translated, name)) <= 255
+    assert len(qualify(translated, "databricks", "1234567890123456", name)) <= 255
     assert translate_name(name, rule) == translated
 
 
@@ -64,8 +64,22 @@ def test_long_names_that_differ_at_the_end_stay_two() -> None:
     assert len(one) == len(other) == 240
 
 
-@given(st.text(max_size=20), st.text(max_size=20))
-def test_qualified_names_tell_originals_apart(one: str, other: str) -> None:
-    """Two experiments whose translated names collide never share one."""
-    assert (qualify("same", one) == qualify("same", other)) == (one == other)
-    assert qualify("same", one).startswith("same-")
+ORIGINALS = st.tuples(st.text(max_size=9), st.text(max_size=9), st.text(max_size=20))
+
+
+@given(ORIGINALS, ORIGINALS)
+def test_qualified_names_tell_originals_apart(one: tuple[str, str, str], other: tuple[str, str, str]) -> None:
+    """Two experiments whose translated names collide never share one: those of two primaries do not, either."""
+    assert (qualify("same", *one) == qualify("same", *other)) == (one == other)
+    assert qualify("same", *one).startswith("same-")
+
+
+def test_an_experiment_may_be_called_as_the_rule_says_or_qualified() -> None:
+    """Each primary and each experiment has a qualified name of its own, the same at every attempt."""
+    rules = [NameRule(source=source) for source in ("a", "a", "c")]
+    first, again, elsewhere = (names_for("churn", rule, "7") for rule in rules)
+
+    assert first == again
+    assert {names[0] for names in (first, elsewhere, names_for("churn", rules[0], "8"))} == {"churn"}
+    assert len({names[1] for names in (first, elsewhere, names_for("churn", rules[0], "8"))}) == 3
+    assert names_for("churn", NameRule(qualifies=False), "7") == ("churn",)

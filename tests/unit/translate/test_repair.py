@@ -88,7 +88,12 @@ MODELS = st.builds(
     files=st.none() | FILES,
 )
 EXPERIMENTS = st.builds(
-    ExperimentView, ref=st.just(EXPERIMENT), name=TEXTS, expected_name=st.just("a"), lifecycle_stage=STAGES, tags=PAIRS
+    ExperimentView,
+    ref=st.just(EXPERIMENT),
+    name=TEXTS,
+    expected_names=st.just(("a",)),
+    lifecycle_stage=STAGES,
+    tags=PAIRS,
 )
 
 
@@ -239,6 +244,36 @@ def test_points_of_a_model_go_by_the_lane_of_their_run() -> None:
     assert (name, body["metrics"]) == ("logBatch", [{**about, "value": 0.5, "timestamp": 1000, "step": 0}])
 
 
+@pytest.mark.parametrize(
+    ("here", "there", "names"),
+    [
+        ((), (), ["logBatch"]),
+        (("r1",), (), ["logBatch"]),  # its deletion is on its way, or the repair of the run itself
+        ((), ("r1",), ["restoreRun", "logBatch"]),
+        (("r1",), ("r1",), ["restoreRun", "logBatch", "deleteRun"]),
+        (("r2",), ("r2",), ["logBatch"]),
+    ],
+)
+def test_points_of_a_model_go_to_a_deleted_run_too(
+    here: tuple[str, ...], there: tuple[str, ...], names: list[str]
+) -> None:
+    """The run is restored for them, and is deleted again if the primary's is."""
+    points = {Series(key="loss", run_id="r1"): history([Point(0, 1000, 0.5)])}
+    mine = ModelView(ref=MODEL, metrics=points, deleted_runs=frozenset(here))
+    theirs = ModelView(ref=MODEL, deleted_runs=frozenset(there))
+
+    repair = plan(mine, theirs, compare(mine, theirs))
+
+    assert [each.operation for each in repair.exchanges] == names
+    assert {lane_of(each) for each in repair.exchanges} == {"run:r1"}
+
+
+def test_nothing_is_restored_where_no_points_are_missing() -> None:
+    model = ModelView(ref=MODEL, status="LOGGED_MODEL_READY", deleted_runs=frozenset({"r1"}))
+
+    assert [name for name, _ in told(model, replace(model, status="LOGGED_MODEL_PENDING"))] == ["finalizeLoggedModel"]
+
+
 def test_a_model_has_one_value_of_a_step_and_a_time() -> None:
     """A server refuses a second one, so that nothing is sent; what only the secondary has is named."""
     series = Series(key="loss", run_id="r1")
@@ -264,12 +299,14 @@ def test_many_points_are_many_batches() -> None:
     assert sizes == [1000, 1000, 500]
 
 
-def test_points_that_nobody_read_are_asked_for() -> None:
-    """Digests tell that histories differ, not in what."""
+def test_a_history_that_is_known_by_its_digest_alone_is_named() -> None:
+    """Digests tell that histories differ, not in what; there were too many points to keep."""
     here = replace(RUN, metrics={"loss": history([Point(0, 0, 1.0)], keeps=False)})
     found = compare(here, RUN)
 
-    assert plan(here, RUN, found) == Repair(unread=("loss",))
+    repair = plan(here, RUN, found)
+    assert repair.exchanges == ()
+    assert [(each.difference.item, each.choice[:15]) for each in repair.unrepaired] == [("loss", "too many points")]
     assert metrics_in_doubt(found) == {"loss"}
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from dualtrack.admin.links import public_url, web_link
 from dualtrack.core.ids import BackendId, ClientId, EntityKind, Ref, Twin
+from dualtrack.core.links import public_url, web_link
 
 AZURE = (
     "https://westeurope.api.azureml.ms/mlflow/v2.0/subscriptions/s/resourceGroups/g"

@@ -11,6 +11,10 @@ from urllib.parse import quote, urlsplit
 
 from dualtrack.core.ids import EntityKind, Twin
 
+# tags of runs that lead to the other side's page, where `links` of the configuration wants them
+SOURCE_URL = "dualtrack.source_url"  # on a secondary
+MIRROR_URL = "dualtrack.mirror_url."  # on the primary, and the secondary's name: there may be several
+
 
 def public_url(url: str) -> str:
     """Answer `url` without user, password, query and fragment: what is left holds no credential."""

@@ -1,0 +1,30 @@
+"""The dashboard that is shipped, as what it asks."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from tests.support.prometheus import Prometheus
+
+DASHBOARD: dict[str, Any] = orjson.loads(
+    (Path(__file__).parents[2] / "deploy" / "grafana" / "dualtrack.json").read_bytes()
+)
+PANELS: list[dict[str, Any]] = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
+EXPRESSIONS = [(str(panel["title"]), str(target["expr"])) for panel in PANELS for target in panel["targets"]]
+# what Grafana puts in; the window spans all of the story below
+VARIABLES = {"$instance": ".*", "$backend": ".*", "$__rate_interval": "5m"}
+
+
+async def empty(prometheus: Prometheus) -> list[tuple[str, str]]:
+    """The panels that have nothing to show, or nothing that is a number."""
+    found = []
+    for title, expression in EXPRESSIONS:
+        asked = expression
+        for name, value in VARIABLES.items():
+            asked = asked.replace(name, value)
+        assert "$" not in asked, (title, asked)
+        if not any(math.isfinite(value) for value in await prometheus.ask(asked)):
+            found.append((title, asked))
+    return found
