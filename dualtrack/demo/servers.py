@@ -16,6 +16,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle, islice
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -24,7 +25,8 @@ from dualtrack.errors import StartError
 
 POLL_SECONDS = 0.05
 TAIL_LINES = 20
-PORTS = range(20_000, 32_000)  # below what Linux, macOS and Windows take for outgoing connections
+PORTS = range(10_000, 32_000)  # below what Linux, macOS and Windows take for outgoing connections
+_CHOICES = cycle(secrets.SystemRandom().sample(PORTS, len(PORTS)))  # none comes back before all of them had their turn
 # A server of ours is light and quiet: no telemetry, no job runner (mlflow.environment_variables).
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -35,7 +37,7 @@ QUIET = {
 
 
 def free_port(preferred: int | None = None) -> int:
-    """Find a loopback port that nobody listens on now, the preferred one if it is free.
+    """Find a loopback port that nobody listens on now, the preferred one if it is free; another one each time.
 
     Not one that the system gives away: those it may use for an outgoing connection before our child listens on it.
     """
@@ -43,8 +45,7 @@ def free_port(preferred: int | None = None) -> int:
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.bind(("127.0.0.1", preferred))
             return preferred
-    for _ in range(100):
-        port = PORTS.start + secrets.randbelow(len(PORTS))
+    for port in islice(_CHOICES, 100):
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.bind(("127.0.0.1", port))
             return port

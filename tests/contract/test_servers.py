@@ -45,6 +45,13 @@ def test_a_process_that_will_not_end_is_killed(tmp_path: Path) -> None:
     assert process.returncode == -signal.SIGKILL
 
 
+def test_a_free_port_is_another_one_each_time() -> None:
+    """Two that are asked for in a row are never the same, though nobody listens on either."""
+    ports = [free_port() for _ in range(1000)]
+
+    assert len(set(ports)) == len(ports)
+
+
 def test_a_paused_process_keeps_its_port_and_answers_after_resume(tmp_path: Path) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}/"

@@ -7,9 +7,9 @@ them can have waited for one. Status and metrics say how it is; once the seconda
 import pytest
 from aiohttp import ClientSession
 
-from dualtrack.demo.servers import MlflowServer
+from dualtrack.demo.servers import MlflowServer, free_port
 from dualtrack.emulators.faults import Action, BlackHole, Delay, DropBefore, Refuse, Rule
-from tests.support.flow import SECRETS, Launcher, Running, Workspace, quiet_port, workspace
+from tests.support.flow import SECRETS, Launcher, Running, Workspace, workspace
 
 RUNS = 5
 
@@ -56,7 +56,7 @@ async def test_a_secondary_that_is_gone_from_the_start_is_not_noticed(
     launch: Launcher, a: Workspace, mlflow_secondary: MlflowServer, session: ClientSession
 ) -> None:
     """Nobody listens at its port; when somebody does, everything arrives, without any command."""
-    port = quiet_port()
+    port = free_port()
     gone = {"url": f"http://127.0.0.1:{port}", "auth": {"type": "token", "token": "${TOKEN_B}"}}
     proxy = await launch(a, backends={"b": gone})
     experiment = await log_much(proxy)

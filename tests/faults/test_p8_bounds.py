@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 from aiohttp import ClientSession, web
 
+from dualtrack.demo.servers import free_port
 from dualtrack.emulators.faults import BlackHole, Rule
 from tests.support.files import behind, listing, run_root, target
-from tests.support.flow import Json, Launcher, Reply, Running, Workspace, config_text, differences, quiet_port
+from tests.support.flow import Json, Launcher, Reply, Running, Workspace, config_text, differences
 from tests.support.served import serving
 
 MIB = 1024**2
@@ -199,7 +200,7 @@ async def null_server() -> AsyncIterator[str]:
 async def test_memory_stays_flat_with_a_backlog(tmp_path: Path, session: ClientSession) -> None:
     """100 MiB wait for a secondary that refuses; also after a restart, which reads the journal anew."""
     async with null_server() as primary:
-        backends = {"a": {"url": primary}, "b": {"url": f"http://127.0.0.1:{quiet_port()}"}}
+        backends = {"a": {"url": primary}, "b": {"url": f"http://127.0.0.1:{free_port()}"}}
         text = config_text(tmp_path, primary="a", registry="a", backends=backends)
         async with serving(tmp_path, text, session) as served:
             idle = served.rss_mib()

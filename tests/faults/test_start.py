@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 from aiohttp import ClientSession
 
+from dualtrack.demo.servers import free_port
 from dualtrack.emulators.faults import BlackHole, Delay, Rule
-from tests.support.flow import Workspace, config_text, differences, quiet_port
+from tests.support.flow import Workspace, config_text, differences
 from tests.support.served import launch_serve, serving
 
 
@@ -36,7 +37,7 @@ async def fail(folder: Path, text: str) -> list[str]:
 @contextmanager
 def taken() -> Iterator[int]:
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", quiet_port()))
+        listener.bind(("127.0.0.1", free_port()))
         listener.listen()
         yield int(listener.getsockname()[1])
 
@@ -101,7 +102,7 @@ async def test_a_store_that_is_no_journal(tmp_path: Path, a: Workspace, b: Works
 
 async def test_with_everything_down_it_is_ready_all_the_same(tmp_path: Path, session: ClientSession) -> None:
     """Neither the primary nor a secondary has to be there for a start."""
-    backends = {name: {"url": f"http://127.0.0.1:{quiet_port()}"} for name in ("a", "b")}
+    backends = {name: {"url": f"http://127.0.0.1:{free_port()}"} for name in ("a", "b")}
     text = config_text(tmp_path, primary="a", registry="a", backends=backends)
     async with serving(tmp_path, text, session) as served:
         ready = await served.admin.call("GET", "/readyz")

@@ -7,7 +7,8 @@ from aiohttp import ClientSession
 
 from dualtrack.config import parse
 from dualtrack.demo.compare import Side
-from tests.support.flow import API, Launcher, Running, Workspace, quiet_port, raw, request
+from dualtrack.demo.servers import free_port
+from tests.support.flow import API, Launcher, Running, Workspace, raw, request
 from tests.support.raw_server import RawServer, answer, saying
 from tests.support.servers import Control
 
@@ -25,9 +26,9 @@ async def proxy(launch: Launcher, primary: RawServer, session: ClientSession) ->
     text = f"""
         primary: a
         registry: a
-        backends: {{a: {{url: "{primary.url}"}}, b: {{url: "http://127.0.0.1:{quiet_port()}"}}}}
-        listen: {{port: {quiet_port()}}}
-        admin: {{port: {quiet_port()}}}
+        backends: {{a: {{url: "{primary.url}"}}, b: {{url: "http://127.0.0.1:{free_port()}"}}}}
+        listen: {{port: {free_port()}}}
+        admin: {{port: {free_port()}}}
     """
     side = Side(name="a", url=primary.url)
     workspace = Workspace(name="a", url=primary.url, side=side, control=Control(primary.url, session))

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import structlog
 
+from dualtrack.demo.servers import free_port
 from dualtrack.emulators.faults import BlackHole, DropAfter, DropBefore, Refuse, Rule
 from dualtrack.errors import SpoolError
 from tests.support.files import behind, mirrored, put, run_root, target, tree
-from tests.support.flow import Launcher, Running, Workspace, connected, quiet_port, read_reply
+from tests.support.flow import Launcher, Running, Workspace, connected, read_reply
 
 MIB = 1024**2
 PATH = "/api/2.0/mlflow-artifacts/artifacts/*"
@@ -314,7 +315,7 @@ async def test_a_restart_goes_on(launch: Launcher, a: Workspace, b: Workspace) -
     for path in (orphan, half):
         path.write_bytes(b"x")
     await b.control.clear_faults()
-    again = await launch(a, b, listen={"port": quiet_port()})
+    again = await launch(a, b, listen={"port": free_port()})
     await emptied(again)
 
     assert await mirrored(b, again, run_id) == {"a.txt": b"hello"}

@@ -7,8 +7,6 @@ woken by the journal's own calls and bounded by a timeout; a test never waits fo
 import asyncio
 import contextlib
 import io
-import random
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -26,7 +24,7 @@ from dualtrack.cli.drain import remains
 from dualtrack.clock import SystemClock
 from dualtrack.config import Config, parse
 from dualtrack.demo.compare import RUN_MARK, Side, compare, read
-from dualtrack.demo.servers import MlflowServer
+from dualtrack.demo.servers import MlflowServer, free_port
 from dualtrack.emulators.tracking import Dialect, Plain, Settings, Site, make_app
 from dualtrack.metrics import Metrics
 from tests.support.servers import Control
@@ -253,15 +251,6 @@ async def differences(primary: Workspace, secondary: Workspace, experiment_id: s
     return await asyncio.to_thread(look)
 
 
-def quiet_port() -> int:
-    """Choose a loopback port that nobody has, outside of what the system gives to outgoing connections meanwhile."""
-    while True:
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", random.randrange(10_000, 32_000)))
-            port: int = probe.getsockname()[1]
-            return port
-
-
 def configure(folder: Path, *workspaces: Workspace, **changes: Any) -> Config:
     """Make a configuration of workspaces, the first of them the primary; `changes` are merged into its sections."""
     return parse(config_text(folder, *workspaces, **changes), SECRETS, folder)
@@ -270,8 +259,8 @@ def configure(folder: Path, *workspaces: Workspace, **changes: Any) -> Config:
 def config_text(folder: Path, *workspaces: Workspace, **changes: Any) -> str:
     """Write what `configure` makes, for a file."""
     tree: Json = {
-        "listen": {"port": quiet_port()},
-        "admin": {"port": quiet_port(), "token": "${TOKEN_ADMIN}"},
+        "listen": {"port": free_port()},
+        "admin": {"port": free_port(), "token": "${TOKEN_ADMIN}"},
         "primary": workspaces[0].name if workspaces else "",
         "registry": workspaces[0].name if workspaces else "",
         "backends": {each.name: each.backend for each in workspaces},

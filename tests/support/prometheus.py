@@ -10,8 +10,7 @@ from typing import Any
 import yaml
 from aiohttp import ClientSession
 
-from dualtrack.demo.servers import POLL_SECONDS, Process, answers
-from tests.support.flow import quiet_port
+from dualtrack.demo.servers import POLL_SECONDS, Process, answers, free_port
 from tests.support.tools import tool
 
 SHIPPED = Path(__file__).parents[2] / "deploy" / "prometheus"
@@ -51,7 +50,7 @@ async def scraping(target: str, folder: Path, session: ClientSession) -> AsyncIt
     config["rule_files"] = [str(SHIPPED / name) for name in config["rule_files"]]
     config["scrape_configs"][0]["static_configs"] = [{"targets": [target]}]
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-    url = f"http://127.0.0.1:{quiet_port()}"
+    url = f"http://127.0.0.1:{free_port()}"
     process = Process(
         [
             str(program),

@@ -11,6 +11,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from dualtrack.demo.servers import free_port
 from tests.unit.cli.conftest import TOKEN, RunningProxy, Shell, configuration
 
 
@@ -29,11 +30,6 @@ def answering(answer: bytes) -> Iterator[str]:
         thread.start()
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
         thread.join()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def test_a_row_per_backend_and_the_journal(shell: Shell, proxy: RunningProxy, config: Path) -> None:
