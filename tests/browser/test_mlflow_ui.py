@@ -78,6 +78,7 @@ async def ui(proxy: Running, visitor: Visitor) -> Ui:
 async def test_from_the_experiments_to_a_run(ui: Ui) -> None:
     await ui.open("")
     await ui.page.get_by_role("link", name=ui.name).click()
+    await ui.page.wait_for_url(re.compile(f"#/experiments/{ui.experiment_id}/"))  # the page goes on to a view by itself
     await ui.open(f"/{ui.experiment_id}/runs")
     await ui.page.locator(f'a[href*="{ui.run_id}"]').first.click()
 
