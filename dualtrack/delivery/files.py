@@ -77,27 +77,26 @@ class Files:
                 await self._target.store.delete(root, told.path)
         elif told.operation == COPY:
             await self._copy(told.ref, told.path, twin)
-        elif await self._holds(spooled) and not (told.in_doubt and await self._can_be_read(told)):
-            await self._put(told.ref, told.path, twin, spooled)
-        elif await self._bring(told.ref, told.path, twin) or not await self._is_missed(told):
-            return ()
-        elif await self._holds(spooled):
-            await self._put(told.ref, told.path, twin, spooled)
         else:
-            detail = f"{told.path} of {told.ref.key}: no copy was kept, and the primary has it no more"
-            return (Loss(kind=LossKind.FILE, item=told.path, reason=FILE_GONE, detail=detail),)
+            return await self._upload(told, spooled, twin)
         return ()
 
-    async def _can_be_read(self, told: FileWrite) -> bool:
-        """Say whether the primary lets its file be read, or says that there is none."""
-        source = await self._source_root(told.ref)
-        if not source:
-            return False
-        try:
-            async with self.source.store.fetch(source, told.path):
-                return True
-        except RejectedError:
-            return False
+    async def _upload(self, told: FileWrite, spooled: str, twin: Twin) -> tuple[Loss, ...]:
+        """Store a file there: its copy, or in doubt or without one what the primary has now."""
+        is_kept = await self._holds(spooled)
+        if not is_kept or told.in_doubt:
+            try:
+                if await self._bring(told.ref, told.path, twin) or not await self._is_missed(told):
+                    return ()
+            except RejectedError as refusal:
+                # nobody may read it at the primary
+                if not is_kept or refusal.backend != self.source.backend.name:
+                    raise
+            if not is_kept:
+                detail = f"{told.path} of {told.ref.key}: no copy was kept, and the primary has it no more"
+                return (Loss(kind=LossKind.FILE, item=told.path, reason=FILE_GONE, detail=detail),)
+        await self._put(told.ref, told.path, twin, spooled)
+        return ()
 
     async def _holds(self, spooled: str) -> bool:
         return bool(spooled) and await self._spool.holds(spooled)

@@ -120,6 +120,29 @@ async def test_a_retry_of_what_was_changed_since_undoes_nothing(
     assert await parked(proxy) == []
 
 
+async def test_a_retried_file_that_the_primary_lets_nobody_read_comes_from_its_copy(
+    launch: Launcher, a: Workspace, b: Workspace, pick: Picky
+) -> None:
+    """The primary is asked for what the file is by now, once; its refusal is no reason to park what is kept here."""
+    proxy = await start(launch, a, pick)
+    run_id = await proxy.create_run(await proxy.create_experiment())
+    root = await run_root(proxy, run_id)
+    content = f"{POISON} file".encode()
+    await put(proxy, root, "a.txt", content)
+    await proxy.drained()
+    (letter,) = await parked(proxy)
+    pick.is_picky = False
+    await a.control.set_faults(Rule(method="GET", path=r"artifacts/.*a\.txt$", action=Refuse(status=403)))
+    before = (await a.control.log())[-1]["number"]
+    await proxy.admin.call("POST", f"/api/v1/parked/{letter['id']}/retry", {})
+    await proxy.drained()
+    asked = [entry["path"] for entry in await a.control.log(before) if entry["path"].endswith("a.txt")]
+
+    assert await parked(proxy) == []
+    assert await mirrored(b, proxy, run_id) == {"a.txt": content}
+    assert len(asked) == 1
+
+
 async def test_a_retry_too_early_parks_again(launch: Launcher, a: Workspace, b: Workspace, pick: Picky) -> None:
     proxy = await start(launch, a, pick)
     experiment = await proxy.create_experiment()
