@@ -266,8 +266,11 @@ class Queue(IdMap, Protocol):
         """Say whether another lane (of that kind) still has a write acknowledged before instant `than`.
 
         Or one in doubt since before that; creates in doubt, whose lane nobody knows, only where no kind is asked for.
-        With an empty `key` every lane counts, and of them only what is queued.
         """
+        ...
+
+    async def is_at_rest(self, backend: str) -> bool:
+        """Say whether nothing is queued for `backend` but what waits for a person: a held lane, and what follows it."""
         ...
 
     async def artifacts(self, key: str) -> list[ArtifactNote]:

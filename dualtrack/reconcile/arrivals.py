@@ -4,7 +4,6 @@ It is woken by the journal, whose every progress it hears of, and then asks abou
 """
 
 import asyncio
-import math
 from collections.abc import Callable
 
 from dualtrack.errors import UnreachableError
@@ -74,7 +73,7 @@ class Arrivals:
         over = [key for key in keys if waiting.get(key) is not False]
         for key in over:
             self._awaited.pop(key).set_result(key not in waiting)
-        if self._all is not None and not await self._queue.has_older(self._backend, "", math.inf):
+        if self._all is not None and await self._queue.is_at_rest(self._backend):
             self._all.set_result(None)
             self._all = None
             return True

@@ -7,6 +7,7 @@ memory: the database file is locked by this process, so they end with it, which 
 
 import asyncio
 import itertools
+import math
 import os
 import sqlite3
 import time
@@ -396,10 +397,13 @@ class SqliteJournal:
 
     async def has_older(self, backend: str, key: str, than: float, kind: EntityKind | None = None) -> bool:
         # the places first: what is settled while the lanes are read is in one of both
-        if key and self._has_older_place(key, than, kind):
+        if self._has_older_place(key, than, kind):
             return True
         pattern = "*" if kind is None else f"{kind}:*"
         return bool(await self._select("has_older", (backend, key, than, pattern)))
+
+    async def is_at_rest(self, backend: str) -> bool:
+        return not await self._select("has_older", (backend, "", math.inf, "*"))
 
     def _has_older_place(self, key: str, than: float, kind: EntityKind | None) -> bool:
         beginning = "" if kind is None else f"{kind}:"

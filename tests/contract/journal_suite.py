@@ -245,7 +245,7 @@ class Doubts:
         assert not await journal.has_older("b", "experiment:1", later, EntityKind.EXPERIMENT)
         assert not await journal.has_older("b", "experiment:1", doubted_at)
         assert not await journal.has_older("b", "run:1", later)
-        assert not await journal.has_older("b", "", later)  # nothing is queued
+        assert await journal.is_at_rest("b")  # nothing is queued
 
         journal.refuse(doubtful.entry_id)
         journal.give_up_place("run:1", doubtful.seq)
@@ -583,8 +583,12 @@ class Outcomes:
 
         keys = [f"run:{name}" for name in ("held", "child", "grandchild", "free", "empty")]
         found = await journal.waiting("b", keys)
+        is_at_rest = await journal.is_at_rest("b")
+        await deliver(journal, "run:free")
 
         assert found == {"run:held": True, "run:child": True, "run:grandchild": True, "run:free": False}
+        assert not is_at_rest
+        assert await journal.is_at_rest("b")
 
     async def test_a_retried_create_goes_first_and_is_looked_for(self, shelf: Shelf) -> None:
         journal = await shelf.open()

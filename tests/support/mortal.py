@@ -30,7 +30,7 @@ JOURNAL_WRITES = frozenset(
 JOURNAL_READS = frozenset(
     {
         *("start", "left_open", "opened", "spooled"),
-        *("claim", "next_due", "read", "is_pending", "waiting", "has_older", "is_spooled", "has_parked"),
+        *("claim", "next_due", "read", "is_pending", "waiting", "has_older", "is_at_rest", "is_spooled", "has_parked"),
         *("twin", "client_ref", "named", "rooted"),
     }
 )

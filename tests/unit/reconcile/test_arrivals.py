@@ -22,8 +22,8 @@ class Lanes:
     async def waiting(self, _backend: str, keys: Sequence[str]) -> dict[str, bool]:
         return {key: self.lanes[key] for key in keys if key in self.lanes}
 
-    async def has_older(self, _backend: str, _key: str, _than: float) -> bool:
-        return any(state is MOVING for state in self.lanes.values())
+    async def is_at_rest(self, _backend: str) -> bool:
+        return not any(state is MOVING for state in self.lanes.values())
 
 
 class Scene:
