@@ -69,7 +69,8 @@ def cluster(make: Make, mlflow_primary: MlflowServer, mlflow_secondary: MlflowSe
     """A cluster whose driver has started."""
     cluster = make(mlflow_primary.url, mlflow_secondary.url)
     done = cluster.start("driver")
-    assert (done.returncode, cluster.is_ready()) == (0, True), done.stdout + cluster.log()
+    assert (done.returncode, "this node goes without" in done.stdout) == (0, False), done.stdout + cluster.log()
+    until("a proxy that is ready", cluster.is_ready)
     return cluster
 
 
@@ -117,8 +118,9 @@ def test_it_is_detached(cluster: Cluster) -> None:
     assert os.getsid(supervisor) == supervisor
     streams = [Path(f"/proc/{cluster.pid(name)}/fd/0").readlink() for name in ("supervisor", "serve")]
     assert streams == [Path("/dev/null")] * 2
-    os.kill(supervisor, signal.SIGHUP)
-    assert cluster.is_ready()
+    cluster.signal("supervisor", signal.SIGHUP)
+    until("an answer after it", cluster.is_ready)
+    assert cluster.pid("supervisor") == supervisor
 
 
 def test_no_secret_is_on_the_disk(cluster: Cluster) -> None:
@@ -158,7 +160,7 @@ def test_a_killed_proxy_comes_back_with_its_journal(cluster: Cluster, mlflow_sec
     run_id = cluster.run_python("driver", TRAINING, "before-a-kill")
     killed = cluster.pid("serve")
 
-    os.kill(killed, signal.SIGKILL)
+    cluster.signal("serve", signal.SIGKILL)
 
     until("another proxy", lambda: cluster.pid("serve") not in {0, killed} and cluster.is_ready(), 60)
     cluster.drain()
@@ -189,7 +191,7 @@ def goes_without(cluster: Cluster, done: subprocess.CompletedProcess[str], node:
     assert done.returncode == 0, done.stdout
     assert "MLFLOW_TRACKING_URI" not in cluster.spark_variables(node)
     assert "this node goes without dualtrack" in done.stdout
-    until("the end of the supervisor", lambda: not cluster.pid("supervisor"), 60)
+    cluster.wait_for_end()
     assert not cluster.pid("serve")
     return done.stdout
 
@@ -285,7 +287,7 @@ def test_stopping_delivers_first(
     run_id = ending.run_python("driver", TRAINING, "before-the-end")
 
     if is_everything_told:
-        os.kill(ending.pid("serve"), signal.SIGTERM)
+        ending.signal("serve", signal.SIGTERM)
     ending.terminate()
     until("the drain", lambda: "draining" in ending.log())
     assert not mirrors(mlflow_secondary.url, run_id)
@@ -360,21 +362,23 @@ LATE = ': >"$DUALTRACK_DIR/state/late"; exit 0'
 
 
 @pytest.mark.parametrize(
-    ("drain_code", "at_term", "kept"),
+    ("drain_code", "at_term", "end_seconds", "kept"),
     [
-        pytest.param("3", LATE, {"journal.db", "late"}, id="no answer while it serves"),
-        pytest.param("0", LATE, {"journal.db", "late"}, id="a write after the drain"),
-        pytest.param("3", "", {"journal.db"}, id="it does not end"),
+        pytest.param("3", LATE, "45", {"journal.db", "late"}, id="no answer while it serves"),
+        pytest.param("0", LATE, "45", {"journal.db", "late"}, id="a write after the drain"),
+        pytest.param("3", "", "1", {"journal.db"}, id="it does not end"),
     ],
 )
-def test_a_stop_ends_and_keeps_the_journal(tmp_path: Path, drain_code: str, at_term: str, kept: set[str]) -> None:
+def test_a_stop_ends_and_keeps_the_journal(
+    tmp_path: Path, drain_code: str, at_term: str, end_seconds: str, kept: set[str]
+) -> None:
     """Whatever `dualtrack drain` says, and however `serve` ends: both end, and the archive is from after that."""
     program = tmp_path / "disk" / "venv" / "bin" / "dualtrack"
     program.parent.mkdir(parents=True)
     program.write_text(STUB)
     program.chmod(0o700)
     given = {"DUALTRACK_DIR": str(tmp_path / "disk"), "DUALTRACK_ADMIN_PORT": "1", "DUALTRACK_RESCUE": str(tmp_path)}
-    given |= {"DUALTRACK_DRAIN_SECONDS": "1", "DUALTRACK_END_SECONDS": "1", "PATH": os.environ["PATH"]}
+    given |= {"DUALTRACK_DRAIN_SECONDS": "1", "DUALTRACK_END_SECONDS": end_seconds, "PATH": os.environ["PATH"]}
     supervisor = subprocess.Popen(
         ["bash", SHIPPED / "dualtrack-supervise.sh"],
         env={**given, "STUB_DRAIN": drain_code, "STUB_AT_TERM": at_term},

@@ -103,7 +103,7 @@ class Cluster:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=120,
+            timeout=280,
             check=False,
         )
 
@@ -132,10 +132,16 @@ class Cluster:
     # --- what runs on the driver --------------------------------------------------------------------------------
 
     def pid(self, name: str) -> int:
-        """`supervisor` or `serve`; 0 if it does not run."""
+        """`supervisor` or `serve`; 0 if it does not run, or has not written its number yet."""
         place = self.disk / f"{name}.pid"
-        number = int(place.read_text()) if place.exists() else 0
+        number = int(place.read_text() or 0) if place.exists() else 0
         return number if number and _is_running(number) else 0
+
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """Send a signal to one that runs. To the number 0 it would go to all that run with the tests."""
+        pid = self.pid(name)
+        assert pid, f"{name} does not run:\n{self.log()}"
+        os.kill(pid, number)
 
     def is_ready(self) -> bool:
         return answers(f"{self.admin_url}/readyz")
@@ -147,9 +153,9 @@ class Cluster:
 
     def terminate(self) -> None:
         """Ask the supervisor to end, as the end of a cluster may."""
-        os.kill(self.pid("supervisor"), signal.SIGTERM)
+        self.signal("supervisor", signal.SIGTERM)
 
-    def wait_for_end(self, timeout: float = 90) -> None:
+    def wait_for_end(self, timeout: float = 180) -> None:
         until("the end of the supervisor", lambda: not self.pid("supervisor"), timeout)
 
     def close(self) -> None:
