@@ -380,7 +380,7 @@ async def test_a_refusal_in_the_middle_of_an_upload_is_one(tmp_path: Path) -> No
         writer.transport.abort()
 
     async with await asyncio.start_server(refuse, "127.0.0.1", 0) as listener:
-        async with files_at(url_of(listener), patience=5.0) as files:
+        async with files_at(url_of(listener), patience=60.0) as files:
             with pytest.raises(RejectedError, match="413"):
                 await files.put(SERVED, "a.bin", str(source))
         ended.set()
@@ -586,12 +586,12 @@ async def test_a_cancelled_write_takes_no_effect(folder: Root, monkeypatch: pyte
     def slow(descriptor: int) -> None:
         monkeypatch.setattr(os, "fsync", synced)
         reached.set()
-        ended.wait(10)
+        ended.wait(60)
 
     monkeypatch.setattr(os, "fsync", slow)
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(folder.write("a.txt", b"old"))
-        await asyncio.to_thread(reached.wait, 10)
+        await asyncio.to_thread(reached.wait, 60)
         task.cancel()
     await folder.write("a.txt", b"new")
     ended.set()
@@ -745,12 +745,12 @@ async def test_a_cancelled_fetch_leaves_no_file(tmp_path: Path, monkeypatch: pyt
             places.append(Path(place))
             Path(place).write_bytes(b"some")
             reached.set()
-            ended.wait(10)
+            ended.wait(60)
 
     monkeypatch.setattr(repositories.Repositories, "_make", lambda *_: Slow())
     async with files_at("http://127.0.0.1:1") as files, asyncio.TaskGroup() as tasks:
         task = tasks.create_task(_fetched(files, tmp_path))
-        await asyncio.to_thread(reached.wait, 10)
+        await asyncio.to_thread(reached.wait, 60)
         task.cancel()
     ended.set()
     await asyncio.to_thread(files._elsewhere._threads.shutdown)

@@ -206,7 +206,8 @@ async def test_a_failing_block_is_sent_again_alone(desk: Desk) -> None:
     assert len(await desk.place.seen("PUT", "comp=block&")) == 18
 
 
-async def test_many_small_files_are_registered_together(desk: Desk) -> None:
+async def test_many_small_files_are_registered_together(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dualtrack.backends.artifacts_azureml._GATHERING_SECONDS", 2.0)  # on a slow machine, too
     names = [f"f/{number} + %ü.txt" for number in range(250)]
     await asyncio.gather(*(desk.write(name, name.encode()) for name in names))
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -15,11 +16,14 @@ import pytest
 from aiohttp import ClientSession, TCPConnector
 
 from dualtrack.demo.servers import Emulator, MlflowServer
+from dualtrack.emulators import azureml_workspace
 from dualtrack.emulators.azureml_scope import AUDIENCE, DEFAULT_SCOPE
+from dualtrack.emulators.azureml_throttle import Throttle
 from dualtrack.emulators.azureml_workspace import STRICT, Choices, settings_of
 from dualtrack.emulators.buckets import Tells
 from dualtrack.emulators.faults import Refuse, Rule
 from dualtrack.emulators.tokens import Tokens
+from tests.support.hands import Hands
 from tests.support.identity import certified
 from tests.support.servers import Control, emulating
 
@@ -606,8 +610,9 @@ async def test_it_throttles(strict: Client, after: str) -> None:
 
 
 @pytest.mark.parametrize("tells", Tells)
-async def test_it_can_have_a_rate(mlflow_primary: MlflowServer, tells: Tells) -> None:
+async def test_it_can_have_a_rate(mlflow_primary: MlflowServer, tells: Tells, monkeypatch: pytest.MonkeyPatch) -> None:
     """So many calls at once pass, the next is told to wait, in the way that was chosen."""
+    monkeypatch.setattr(azureml_workspace, "Throttle", partial(Throttle, now=Hands().now))
     async with workspace(mlflow_primary, replace(STRICT, rate=0.1, tells=tells)) as client:
         headers = {"Authorization": f"Bearer {TOKEN}"}
         assert (await client.get("experiments/get-by-name", experiment_name="Default"))[0] == 200

@@ -16,7 +16,7 @@ from aiohttp import ClientPayloadError, ClientSession, ClientTimeout, ServerDisc
 
 from dualtrack.demo.servers import Emulator, MlflowServer
 from dualtrack.emulators.azureml import DEFAULT_SCOPE, AzureML
-from dualtrack.emulators.buckets import Tells
+from dualtrack.emulators.buckets import Buckets, Tells
 from dualtrack.emulators.databricks import STRICT, Databricks, Registry, Terms
 from dualtrack.emulators.databricks_doors import APPLICATION, LOGIN, PROOFS, Doors, Several
 from dualtrack.emulators.databricks_files import Choices, DatabricksFiles
@@ -24,6 +24,7 @@ from dualtrack.emulators.databricks_ids import long_ids
 from dualtrack.emulators.faults import Body, DropAfter, Partial, Refuse, Rule, Spoil, Spoilt
 from dualtrack.emulators.tokens import Tokens
 from dualtrack.emulators.tracking import Dialect, Middleware, Settings, Site
+from tests.support.hands import Hands
 from tests.support.servers import Control, emulating
 
 TOKEN, CLIENT, SECRET = "dapi-1", "a-client", "s3cr3t"
@@ -138,13 +139,13 @@ async def test_a_wrong_request_gets_no_token(mlflow_primary: MlflowServer, form:
 
 async def test_tokens_end_and_others_go_on(mlflow_primary: MlflowServer) -> None:
     """An issued token counts from its issue; what is taken back ends at once; a standing one stays."""
-    tokens = Tokens(TOKEN, lifetime=0.4)
+    clock = Hands()
+    tokens = Tokens(TOKEN, lifetime=60, now=clock.now)
     async with place(mlflow_primary, tokens=tokens) as at:
         at.token = (await at.issue()).json["access_token"]
         first = await at.call("GET", "experiments/search?max_results=1")
-        await asyncio.sleep(0.5)
+        clock.at += 61
         ended = await at.call("GET", "experiments/search?max_results=1")
-        tokens.lifetime = 60
         at.token = (await at.issue()).json["access_token"]
         again = await at.call("GET", "experiments/search?max_results=1")
         await at.call("DELETE", "/__emulator__/tokens")
@@ -309,7 +310,9 @@ async def test_a_batch_that_is_too_large_is_refused_whole(mlflow_primary: Mlflow
 
 
 async def test_calls_beyond_the_rate_are_refused(mlflow_primary: MlflowServer) -> None:
-    async with place(mlflow_primary, Terms(rates=0.2, tells=Tells.DATE)) as at:
+    rules = Databricks()
+    rules.buckets = Buckets(0.2, Tells.DATE, Hands().now)
+    async with place(mlflow_primary, dialect=rules) as at:
         answers = [await at.post("runs/search", experiment_ids=["0"]) for _ in range(3)]
         other = await at.call("GET", "experiments/get?experiment_id=0")
 
@@ -498,14 +501,15 @@ async def test_a_strict_workspace_runs_as_a_process(mlflow_primary: MlflowServer
 
 async def test_azure_can_let_its_tokens_end_too(mlflow_primary: MlflowServer) -> None:
     """The frame's tokens are those of every kind of workspace."""
-    tokens = Tokens(lifetime=0.3, audiences=["https://management.azure.com/.default"])
+    clock = Hands()
+    tokens = Tokens(lifetime=60, audiences=["https://management.azure.com/.default"], now=clock.now)
     dialect = AzureML()
     async with place(mlflow_primary, tokens=tokens, dialect=dialect) as at:
         path = "/__emulator__/identity?resource=https://management.azure.com"
         at.token = (await at.call("GET", path, **{"X-IDENTITY-HEADER": "x"})).json["access_token"]
         search = f"/mlflow/v2.0{DEFAULT_SCOPE}{API}experiments/search?max_results=1"
         good = await at.call("GET", search)
-        await asyncio.sleep(0.4)
+        clock.at += 61
         ended = await at.call("GET", search)
 
     assert (good.status, ended.status) == (200, 401)

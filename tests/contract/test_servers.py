@@ -58,7 +58,7 @@ def test_a_paused_process_keeps_its_port_and_answers_after_resume(tmp_path: Path
     process = start([sys.executable, "-c", SERVE, str(port)], log_path=tmp_path / "log", ready=lambda: answers(url))
     try:
         process.pause()
-        with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
             process.resume()
             connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
             assert connection.recv(12) == b"HTTP/1.0 200"

@@ -45,9 +45,7 @@ async def test_a_create_in_doubt_waits_for_other_creates_alone(
     tmp_path: Path, session: ClientSession, a: Workspace, b: Workspace
 ) -> None:
     """While the primary is silent about one create, another one's run may be its own; a silent tag is no such thing."""
-    async with serving(
-        tmp_path, config_text(tmp_path, a, b, backends={"a": {"read_timeout": "5s"}}), session
-    ) as served:
+    async with serving(tmp_path, config_text(tmp_path, a, b), session) as served:
         experiment = await served.create_experiment()
         run_id = await served.create_run(experiment)
         await a.control.set_faults(
@@ -63,11 +61,13 @@ async def test_a_create_in_doubt_waits_for_other_creates_alone(
         lost = [await served.call("POST", "runs/create", body)]
         await served.drained()
         is_silent = not tag.done()
+        before = (await a.control.log())[-1]["number"]
         batch = ask(served.call("POST", "runs/log-batch", {"run_id": run_id}))
         silent = ask(served.call("POST", "runs/create", body))
-        await a.control.arrived("runs/create", since=2)
+        await a.control.arrived("runs/create", since=before)
         lost.append(await served.call("POST", "runs/create", body))
         waiting = (await served.status())["open_entries"]
+        await a.control.clear_faults()  # the primary breaks its silence by hanging up
         unanswered = await asyncio.gather(tag, batch, silent)
         await served.drained()
 
@@ -78,9 +78,9 @@ async def test_a_create_in_doubt_waits_for_other_creates_alone(
 
 async def test_a_primary_that_answers_too_late_is_waited_for(launch: Launcher, a: Workspace, b: Workspace) -> None:
     """It was still at work when it was asked: what the create made is found later, and holds back nothing meanwhile."""
-    proxy = await launch(a, b, backends={"a": {"read_timeout": "1s"}})
+    proxy = await launch(a, b, backends={"a": {"read_timeout": "6s"}})
     experiment = await proxy.create_experiment()
-    await a.control.set_faults(Rule(method="POST", path="runs/create$", nth=1, action=Delay(seconds=1.5)))
+    await a.control.set_faults(Rule(method="POST", path="runs/create$", nth=1, action=Delay(seconds=7)))
     lost = await proxy.call("POST", "runs/create", {"experiment_id": experiment, "start_time": 5})
     await proxy.drained()
 

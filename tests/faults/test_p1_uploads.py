@@ -13,7 +13,7 @@ from aiohttp import ClientConnectionError, ClientSession
 
 from dualtrack.emulators.faults import BlackHole, Refuse, Rule
 from tests.support.files import behind, mirrored, put, run_root, target, tree
-from tests.support.flow import Workspace, config_text, connected, differences
+from tests.support.flow import PATIENCE, Workspace, config_text, connected, differences
 from tests.support.picky import holding
 from tests.support.served import Served, serving
 
@@ -30,8 +30,8 @@ def spooled(folder: Path) -> list[str]:
 
 async def spool_is_empty(served: Served, folder: Path) -> None:
     """Drain. A copy goes right after its last delivery was written down; one of what was in doubt, a sweep later."""
-    await served.drained(60)
-    async with asyncio.timeout(30):
+    await served.drained()
+    async with asyncio.timeout(PATIENCE):
         while spooled(folder):  # noqa: ASYNC110 - another process's files: there is no event
             await asyncio.sleep(0.02)
 
@@ -93,7 +93,7 @@ async def test_killed_in_the_middle_of_a_body(
         async with connected(served.url) as (_, writer):
             writer.write(head.encode() + b"x" * (4 * MIB))
             await writer.drain()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 while not spooled(tmp_path):  # noqa: ASYNC110 - another process's files: there is no event
                     await asyncio.sleep(0.01)
             await served.kill()

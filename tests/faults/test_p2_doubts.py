@@ -24,7 +24,7 @@ async def run_of(proxy: Running) -> str:
 
 async def checked(proxy: Running, b: Workspace) -> None:
     """Everything arrived, and nothing of it twice."""
-    await proxy.drained(60)
+    await proxy.drained()
     assert (await b.control.duplicates())["metric_points"] == 0
     assert (await proxy.backend())["parked"] == 0
 

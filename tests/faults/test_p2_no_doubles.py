@@ -16,7 +16,7 @@ from aiohttp import ClientSession
 
 from dualtrack.core.routes import ROUTES, Goes
 from dualtrack.demo.compare import MODEL_MARK
-from dualtrack.demo.servers import MlflowServer
+from dualtrack.demo.servers import MlflowServer, free_port
 from dualtrack.emulators.faults import Action, BlackHole, Body, DropAfter, DropBefore, Refuse, Rule
 from dualtrack.translate.operations import OPERATIONS
 from tests.support.flow import Launcher, Running, Workspace, workspace
@@ -137,19 +137,31 @@ async def test_retry_after_is_waited_for(proxy: Running, b: Workspace) -> None:
 
 
 async def test_a_read_that_runs_out_repeats_nothing(launch: Launcher, a: Workspace, b: Workspace) -> None:
-    """The secondary is silent after it was asked: nobody knows whether it did the work."""
-    proxy = await launch(a, b, backends={"b": {"read_timeout": "1s"}})
+    """The secondary is silent after it was asked: nobody knows whether it did the work.
+
+    All four silences at once, so that they may be long: what a busy server does after that would be done twice.
+    """
+    proxy = await launch(a, b, backends={"b": {"read_timeout": "10s"}})
+    experiment = await proxy.create_experiment()
+    first, second = [await proxy.create_run(experiment) for _ in range(2)]
+    await proxy.drained()
     paths = ("experiments/create", "runs/create", "log-batch", "runs/update")
     await b.control.set_faults(*(Rule(path=path, nth=1, action=BlackHole()) for path in paths))
-    experiment = await proxy.create_experiment()
+    other = await proxy.create_experiment()
     await proxy.log_run(experiment)
+    await proxy.log_metric(first)
+    await proxy.finish(second)
+    await proxy.log_run(other)
 
     assert await proxy.differences(experiment, b) == []
+    assert await proxy.differences(other, b) == []
     assert await doubles(b) == {}
+    silent = [entry["path"] for entry in await b.control.log() if entry["fault"]]
+    assert len(silent) == len(paths)
 
 
 async def test_an_attempt_that_takes_too_long_repeats_nothing(launch: Launcher, a: Workspace, b: Workspace) -> None:
-    proxy = await launch(a, b, delivery={"attempt_timeout": "1s"})
+    proxy = await launch(a, b, delivery={"attempt_timeout": "10s"})
     await b.control.set_faults(Rule(path="runs/create", nth=1, action=BlackHole()))
     experiment = await proxy.create_experiment()
     await proxy.log_run(experiment)
@@ -162,7 +174,7 @@ async def test_an_attempt_that_takes_too_long_repeats_nothing(launch: Launcher, 
 def full_listener() -> Iterator[int]:
     """Listen without taking anything, with the queue full: a connection is neither made nor refused."""
     with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", free_port()), backlog=0))
         for _ in range(8):
             waiting = stack.enter_context(socket.socket())
             waiting.setblocking(False)

@@ -9,7 +9,7 @@ from aiohttp import ClientSession
 
 from dualtrack.demo.servers import MlflowServer, free_port
 from dualtrack.emulators.faults import Action, BlackHole, Delay, DropBefore, Refuse, Rule
-from tests.support.flow import SECRETS, Launcher, Running, Workspace, workspace
+from tests.support.flow import SECRETS, Json, Launcher, Running, Workspace, workspace
 
 RUNS = 5
 
@@ -21,7 +21,7 @@ async def log_much(proxy: Running) -> str:
     return experiment
 
 
-@pytest.mark.parametrize("action", [BlackHole(), Delay(seconds=10)], ids=lambda action: type(action).__name__)
+@pytest.mark.parametrize("action", [BlackHole(), Delay(seconds=30)], ids=lambda action: type(action).__name__)
 async def test_a_silent_secondary_is_not_waited_for(proxy: Running, b: Workspace, action: Action) -> None:
     await b.control.set_faults(Rule(action=action))
     experiment = await log_much(proxy)
@@ -64,12 +64,15 @@ async def test_a_secondary_that_is_gone_from_the_start_is_not_noticed(
     async def is_open() -> bool:
         return bool((await proxy.backend())["breaker"] == "open")
 
+    async def is_measured_open() -> bool:  # now and then it is half-open, for a probe
+        return await proxy.metric("breaker_state", backend="b") == 2
+
     await proxy.until(is_open)
     status = await proxy.backend()
     ready = await proxy.admin.call("GET", "/readyz")
     assert (ready.status, status["up"], status["backlog"] > RUNS) == (200, False, True)
     assert await proxy.metric("backend_up", backend="b") == 0
-    assert await proxy.metric("breaker_state", backend="b") == 2
+    await proxy.until(is_measured_open)
     assert await proxy.metric("journal_entries", backend="b") == status["backlog"]
     assert await proxy.metric("lag_seconds", backend="b") > 0
     assert await proxy.metric("retried_total", backend="b", kind="backend") > 0
@@ -102,19 +105,20 @@ async def test_the_breaker_lets_one_probe_through_and_closes_by_itself(
         await proxy.log_run(experiment)
 
     async def is_open() -> bool:
-        return bool((await proxy.backend())["breaker"] == "open")
+        """And those attempts are over that began before it opened."""
+        return (await proxy.backend())["breaker"] == "open" and not proxy.app.dispatchers["b"]._busy
+
+    async def probes() -> list[Json]:
+        return [entry for entry in await b.control.log() if entry["fault"] == "black_hole"]
+
+    async def is_probing() -> bool:
+        return bool(await probes())
 
     await proxy.until(is_open)
-    before = len(await b.control.log())
     await b.control.set_faults(Rule(action=BlackHole()))
-    probe = await b.control.arrived("", since=before)
-
-    async def is_half_open() -> bool:
-        return bool((await proxy.backend())["breaker"] == "half-open")
-
-    await proxy.until(is_half_open)
-    probes = [entry for entry in await b.control.log(before) if entry["fault"] == "black_hole"]
-    assert [entry["number"] for entry in probes] == [probe["number"]]  # all lanes are due, and one is let through
+    await proxy.until(is_probing)
+    assert (await proxy.backend())["breaker"] == "half-open"
+    assert len(await probes()) == 1  # all lanes are due, and one is let through
     await b.control.clear_faults()
     for experiment in experiments:
         assert await proxy.differences(experiment, b) == []

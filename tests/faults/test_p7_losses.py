@@ -285,12 +285,12 @@ async def test_an_operator_does_all_of_it_by_command(launch: Launcher, a: Worksp
     assert (code, POISON in listed or run_id[:8] in listed) == (1, True)
     code, told = await command(proxy, "parked", "show", first)
     assert (code, f"{POISON}-one" in told, "logBatch" in told) == (0, True, True)
-    code, drained = await command(proxy, "drain", "--timeout", "10s")
+    code, drained = await command(proxy, "drain", "--timeout", "2m")
     assert (code, "parked" in drained) == (1, True)
     assert (await command(proxy, "parked", "discard", second, "--note", "not needed"))[0] == 0
     pick.is_picky = False
     assert (await command(proxy, "parked", "retry", first))[0] == 0
-    assert await command(proxy, "drain", "--timeout", "10s") == (0, "drained: nothing is left\n")
+    assert await command(proxy, "drain", "--timeout", "2m") == (0, "drained: nothing is left\n")
     assert await command(proxy, "parked", "list") == (0, "nothing is parked\n")
     (difference,) = (await proxy.differences(experiment, b))[1:]
     assert f"{POISON}-two" in difference

@@ -18,7 +18,7 @@ from aiohttp import ClientSession, web
 from dualtrack.demo.servers import free_port
 from dualtrack.emulators.faults import BlackHole, Rule
 from tests.support.files import behind, listing, run_root, target
-from tests.support.flow import Json, Launcher, Reply, Running, Workspace, config_text, differences
+from tests.support.flow import PATIENCE, Json, Launcher, Reply, Running, Workspace, config_text, differences
 from tests.support.served import serving
 
 MIB = 1024**2
@@ -249,6 +249,9 @@ async def test_memory_and_the_spool_stay_under_their_bounds(
         peak = served.peak_mib()
         await b.control.clear_faults()
         await served.drained()
+        async with asyncio.timeout(PATIENCE):  # a copy goes right after its last delivery was written down
+            while (await served.status())["spool_used_bytes"]:  # noqa: ASYNC110 - another process's state
+                await asyncio.sleep(0.02)
         refused = [number for number, reply in enumerate(replies) if reply.status != 200]
         again = [await upload(number) for number in refused]
         await served.drained()

@@ -17,7 +17,7 @@ from aiohttp import ClientSession
 
 from dualtrack.demo.servers import free_port
 from dualtrack.emulators.faults import BlackHole, Delay, Rule
-from tests.support.flow import Workspace, config_text, differences
+from tests.support.flow import PATIENCE, Workspace, config_text, differences
 from tests.support.served import launch_serve, serving
 
 
@@ -27,7 +27,7 @@ async def fail(folder: Path, text: str) -> list[str]:
     path.write_text(text)
     log_path = folder / "broken.log"
     process = launch_serve(path, log_path=log_path)
-    code = await asyncio.to_thread(process.wait, 30)
+    code = await asyncio.to_thread(process.wait, PATIENCE)
     lines = log_path.read_text().splitlines()
     assert code == 2, lines
     assert not [line for line in lines if "Traceback" in line or "Error:" in line]
@@ -118,7 +118,8 @@ async def test_a_signal_finishes_what_is_under_way(
     tmp_path: Path, session: ClientSession, a: Workspace, b: Workspace, number: signal.Signals
 ) -> None:
     """A request that was accepted gets its answer, and its delivery is not cut off."""
-    async with serving(tmp_path, config_text(tmp_path, a, b), session) as served:
+    text = config_text(tmp_path, a, b, shutdown={"grace": "60s", "deliveries": "60s"})
+    async with serving(tmp_path, text, session) as served:
         experiment = await served.create_experiment()
         await served.drained()
         seen = len(await a.control.log())
@@ -129,7 +130,7 @@ async def test_a_signal_finishes_what_is_under_way(
         await a.control.arrived("runs/create", since=seen)
         os.kill(served.process.pid, number)
         reply = await asking
-        code = await asyncio.to_thread(served.process.wait, 20)
+        code = await asyncio.to_thread(served.process.wait, PATIENCE)
         log = served.log_path.read_text()
         await served.start()
         await served.drained()
@@ -149,7 +150,7 @@ async def test_a_silent_secondary_does_not_hold_up_a_stop(
         await served.log_run(experiment)
         await b.control.arrived("get-by-name")
         os.kill(served.process.pid, signal.SIGTERM)
-        code = await asyncio.to_thread(served.process.wait, 20)
+        code = await asyncio.to_thread(served.process.wait, PATIENCE)
         log = served.log_path.read_text()
         await b.control.clear_faults()
         await served.start()

@@ -31,6 +31,7 @@ from tests.support.servers import Control
 
 Json: TypeAlias = dict[str, Any]
 
+PATIENCE = 200.0  # seconds for what must come, however slow the machine; less than a test may take in all
 API = "/api/2.0/mlflow/"
 SECRETS = {"TOKEN_A": "a-secret-of-a", "TOKEN_B": "a-secret-of-b", "TOKEN_C": "a-secret-of-c", "TOKEN_ADMIN": "admin-s"}
 # waits of the real thing, scaled down: nothing in a test is as slow as a network or a person
@@ -184,7 +185,7 @@ class Running(Client):
     task: "asyncio.Task[None]"
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def until(self, holds: Callable[[], Awaitable[bool]], seconds: float = 60) -> None:
+    async def until(self, holds: Callable[[], Awaitable[bool]], seconds: float = PATIENCE) -> None:
         """Wait until the condition holds; it is asked after each progress of the journal."""
         async with asyncio.timeout(seconds):
             while not await self._holds(holds):
@@ -210,7 +211,7 @@ class Running(Client):
         await self.admin.call("GET", "/metrics")
         return self.app.metrics.registry.get_sample_value(f"dualtrack_{name}", labels) or 0.0
 
-    async def drained(self, seconds: float = 60) -> None:
+    async def drained(self, seconds: float = PATIENCE) -> None:
         """Wait until nothing is left, or all that is left waits for a parked entry."""
 
         async def is_drained() -> bool:

@@ -23,6 +23,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
+import tests.support.vendors  # noqa: F401 - before anybody waits for it
+
 CLIENT_SECRET = "s3cr3t-of-the-client"
 IDENTITY_HEADER = "s3cr3t-of-the-identity-endpoint"
 

@@ -35,7 +35,7 @@ class ServerPair:
             self._launched.add(missing)
         server = self._servers[name]
         if name not in self._ready:
-            server.wait_ready()
+            server.wait_ready(timeout=250)  # one that is started on a busy machine took a minute
             self._ready.add(name)
             if name == "mlflow_secondary":
                 shift_ids(server)
@@ -128,7 +128,7 @@ class Control:
             seen: list[dict[str, Any]] = (await answer.json())["requests"]
             return seen
 
-    async def arrived(self, path: str, *, since: int = 0, wait: float = 20) -> dict[str, Any]:
+    async def arrived(self, path: str, *, since: int = 0, wait: float = 60) -> dict[str, Any]:
         """Wait until a request whose path matches has arrived (its answer may still be due); give its log entry."""
         while seen := await self.log(since, wait):
             for entry in seen:
