@@ -26,6 +26,7 @@ from tests.support.servers import call
 from tests.support.sides import assert_equal
 
 PARENT = "mlflow.parentRunId"
+PATIENCE = 60.0  # seconds; a machine that is busy is no backend in trouble
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def config_of(tmp_path: Path, a: Workspace, b: Workspace) -> Any:
 async def filled(config: Any, *experiments: str, **selected: Any) -> Json:
     """Bring the experiments over; give what the command would print."""
     selection = Selection(experiments=experiments, **selected)
-    (outcome,) = await bring(config, ["b"], selection, patience=5.0)
+    (outcome,) = await bring(config, ["b"], selection, patience=PATIENCE)
     return outcome
 
 
@@ -205,7 +206,7 @@ async def test_between_two_other_backends(tmp_path: Path, b: Workspace, a: Works
     call(b.side.url, "runs/create", made)
 
     other, targets = between(config, "b", "a")
-    (found,) = await bring(other, targets, Selection(experiments=(theirs,)), patience=5.0)
+    (found,) = await bring(other, targets, Selection(experiments=(theirs,)), patience=PATIENCE)
 
     assert targets == ("a",)
     assert other.store.path != config.store.path
