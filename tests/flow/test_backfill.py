@@ -20,7 +20,18 @@ from dualtrack.reconcile.adopter import Terms
 from dualtrack.reconcile.arrivals import Arrivals
 from dualtrack.reconcile.backfill import Backfill, Selection
 from tests.support.bar import Bar
-from tests.support.flow import SECRETS, Client, Json, Launcher, Running, Workspace, configure, differences, unique
+from tests.support.flow import (
+    PATIENCE,
+    SECRETS,
+    Client,
+    Json,
+    Launcher,
+    Running,
+    Workspace,
+    configure,
+    differences,
+    unique,
+)
 from tests.support.journals import lose_journal
 from tests.support.servers import call
 from tests.support.sides import assert_equal
@@ -42,7 +53,7 @@ def config_of(tmp_path: Path, a: Workspace, b: Workspace) -> Any:
 async def filled(config: Any, *experiments: str, **selected: Any) -> Json:
     """Bring the experiments over; give what the command would print."""
     selection = Selection(experiments=experiments, **selected)
-    (outcome,) = await bring(config, ["b"], selection, patience=5.0)
+    (outcome,) = await bring(config, ["b"], selection, patience=PATIENCE)
     return outcome
 
 
@@ -205,7 +216,7 @@ async def test_between_two_other_backends(tmp_path: Path, b: Workspace, a: Works
     call(b.side.url, "runs/create", made)
 
     other, targets = between(config, "b", "a")
-    (found,) = await bring(other, targets, Selection(experiments=(theirs,)), patience=5.0)
+    (found,) = await bring(other, targets, Selection(experiments=(theirs,)), patience=PATIENCE)
 
     assert targets == ("a",)
     assert other.store.path != config.store.path

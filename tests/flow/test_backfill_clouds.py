@@ -16,7 +16,7 @@ from dualtrack.emulators.azureml_workspace import STRICT, settings_of
 from dualtrack.emulators.tokens import Tokens
 from dualtrack.reconcile.backfill import Selection
 from tests.support.clouds import azureml, databricks
-from tests.support.flow import SECRETS, Client, Json, Launcher, Running, Workspace, configure, unique
+from tests.support.flow import PATIENCE, SECRETS, Client, Json, Launcher, Running, Workspace, configure, unique
 from tests.support.journals import lose_journal
 from tests.support.servers import Control, call, emulating
 
@@ -57,12 +57,12 @@ async def test_old_runs_come_over_once(tmp_path: Path, session: ClientSession, p
     kinds = {"a": {"kind": "azureml"}} if "/mlflow/v2.0" in primary.url else {}
     config = configure(tmp_path, primary, secondary, backends=kinds)
 
-    (young,) = await bring(config, ["b"], Selection(experiments=(name,), since=2.0), 5.0)
-    (first,) = await bring(config, ["b"], Selection(experiments=(name,)), 5.0)
+    (young,) = await bring(config, ["b"], Selection(experiments=(name,), since=2.0), PATIENCE)
+    (first,) = await bring(config, ["b"], Selection(experiments=(name,)), PATIENCE)
     done = len(await secondary.writes(accepted=True))
-    (second,) = await bring(config, ["b"], Selection(experiments=(experiment,), since=0.5), 5.0)
+    (second,) = await bring(config, ["b"], Selection(experiments=(experiment,), since=0.5), PATIENCE)
     lose_journal(tmp_path)
-    (third,) = await bring(config, ["b"], Selection(experiments=(experiment,)), 5.0)
+    (third,) = await bring(config, ["b"], Selection(experiments=(experiment,)), PATIENCE)
 
     assert (young["found"], first["brought"], second["there"], third["marked"]) == (0, 3, 3, 3)
     assert all(each["complete"] for each in (young, first, second, third)), (young, first, second, third)

@@ -40,7 +40,7 @@ async def test_a_run_with_more_params_than_it_may_have(mirroring: Running, stric
         params = [{"key": f"p{number}", "value": str(number)} for number in range(start, start + 50)]
         await mirroring.post("runs/log-batch", run_id=run_id, params=params)
     await mirroring.finish(run_id)
-    await mirroring.drained(60)
+    await mirroring.drained()
     run = await mirror_of(strict, mirroring, run_id)
     kept = orjson.loads((await strict.files(mirroring, run["info"]["run_id"]))[OVERFLOW])["params"]
     there = {param["key"] for param in run["data"]["params"]}

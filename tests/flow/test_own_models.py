@@ -231,13 +231,13 @@ async def test_a_point_that_is_the_run_s_latest_takes_one_read(proxy: Running, a
     experiment_id, run_id = await began(proxy)
     await proxy.post("runs/log-batch", run_id=run_id, metrics=[POINT])
     info = await made(proxy, experiment_id, run_id)
-    before = len(await azure.control.log())
+    before = len(await azure.calls())
     of_model: Json = {"model_id": info["model_id"]}
     await proxy.post("runs/log-batch", run_id=run_id, metrics=[{**POINT, **of_model}, {**POINT, **of_model, "step": 2}])
-    asked = [seen["path"].rpartition("/api/2.0/mlflow/")[2] for seen in (await azure.control.log())[before:]]
-    before = len(await azure.control.log())
+    asked = [seen["path"].rpartition("/api/2.0/mlflow/")[2] for seen in (await azure.calls())[before:]]
+    before = len(await azure.calls())
     await proxy.post("runs/log-metric", run_id=run_id, **{**POINT, **of_model, "step": 2})
-    again = [seen["path"].rpartition("/api/2.0/mlflow/")[2] for seen in (await azure.control.log())[before:]]
+    again = [seen["path"].rpartition("/api/2.0/mlflow/")[2] for seen in (await azure.calls())[before:]]
 
     assert asked == ["runs/get", "metrics/get-history", "runs/log-batch"]
     assert again == ["runs/get"]

@@ -11,7 +11,7 @@ from tests.support.flow import Json, Launcher, Reply, Running, Workspace, unique
 
 @pytest.fixture
 async def proxy(launch: Launcher, a: Workspace, b: Workspace) -> Running:
-    return await launch(a, b, registry="b", registry_wait="10s")
+    return await launch(a, b, registry="b", registry_wait="120s")
 
 
 async def began(proxy: Running) -> tuple[str, str, str]:
@@ -56,11 +56,11 @@ async def test_its_files_are_read_where_it_is_registered(proxy: Running, a: Work
     await put(proxy, root, "model/MLmodel", b"run_id: " + run_id.encode())
     await put(proxy, root, "model/a b.bin", b"weights")
     assert (await register(proxy, name, run_id, f"runs:/{run_id}/model")).status == 200
-    before = await a.control.log()
+    before = await a.calls()
     uri = await downloads(proxy, name)
     files = await tree(proxy, uri)
     part = await get(proxy, uri, "a b.bin", Range="bytes=0-2")
-    asked = (await a.control.log())[len(before) :]
+    asked = (await a.calls())[len(before) :]
 
     assert uri.startswith("mlflow-artifacts:/_dualtrack/b/")
     assert files["a b.bin"] == b"weights"
@@ -106,7 +106,7 @@ async def test_a_logged_model_is_registered_in_one_place(
     launch: Launcher, a: Workspace, b: Workspace, home: str
 ) -> None:
     """MLflow 3: by `models:/m-…`; no call of the registry and no byte of its reads reach the other side."""
-    proxy = await launch(a, b, registry=home, registry_wait="10s")
+    proxy = await launch(a, b, registry=home, registry_wait="120s")
     name = unique("model")
     experiment_id = await proxy.create_experiment()
     run_id = await proxy.create_run(experiment_id)

@@ -14,7 +14,7 @@ from tests.support.flow import Launcher, Running, Workspace, unique
 
 @pytest.fixture
 async def proxy(launch: Launcher, a: Workspace, b: Workspace) -> Running:
-    return await launch(a, b, registry="b", registry_wait="10s")
+    return await launch(a, b, registry="b", registry_wait="120s")
 
 
 async def test_a_version_names_the_run_that_the_client_knows(proxy: Running, a: Workspace, b: Workspace) -> None:

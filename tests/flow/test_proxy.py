@@ -14,6 +14,7 @@ from dualtrack.demo.compare import read_registry
 from dualtrack.emulators.faults import BlackHole, Body, Refuse, Rule
 from tests.support.flow import (
     API,
+    PATIENCE,
     SECRETS,
     Launcher,
     Reply,
@@ -145,7 +146,7 @@ async def test_expect_100_continue_is_answered(proxy: Running) -> None:
     body = b'{"run_id": "%s", "key": "k", "value": "v"}' % run_id.encode()
     async with connected(proxy.url) as (reader, writer):
         writer.write(request("POST", SET_TAG, f"Content-Length: {len(body)}", "Expect: 100-continue"))
-        interim = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        interim = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE)
         writer.write(body)
         reply = await read_reply(reader)
 
@@ -167,7 +168,7 @@ async def test_a_connection_too_many_is_closed_and_the_others_live(
         async with connected(proxy.url) as (third, _):
             # which of the two the system makes of it is a matter of timing
             with contextlib.suppress(ConnectionResetError):
-                assert await asyncio.wait_for(third.read(), 10) == b""
+                assert await asyncio.wait_for(third.read(), PATIENCE) == b""
         ask.write(request("GET", "/version"))
         reply = await read_reply(first)
 
@@ -180,7 +181,7 @@ async def test_an_idle_connection_is_closed(launch: Launcher, a: Workspace, b: W
     async with connected(proxy.url) as (reader, writer):
         writer.write(request("GET", "/version"))
         await read_reply(reader)
-        rest = await asyncio.wait_for(reader.read(), 10)
+        rest = await asyncio.wait_for(reader.read(), PATIENCE)
 
     assert rest == b""
 
@@ -189,7 +190,7 @@ async def test_a_connection_that_never_asks_is_closed(launch: Launcher, a: Works
     proxy = await launch(a, b, limits={"idle_timeout": "100ms", "body_timeout": "100ms"})
     async with connected(proxy.url) as (reader, writer):
         writer.write(b"POST /api/2.0/ml")
-        rest = await asyncio.wait_for(reader.read(), 10)
+        rest = await asyncio.wait_for(reader.read(), PATIENCE)
 
     assert not rest.startswith(b"HTTP/1.1 2")
 
@@ -205,7 +206,7 @@ async def test_a_foreign_host_is_refused(proxy: Running, a: Workspace) -> None:
     ]
 
     assert {(reply.status, reply.code) for reply in replies} == {(403, "PERMISSION_DENIED")}
-    assert {entry["path"] for entry in await a.control.log()} <= {"/version"}  # the proxy's own question
+    assert await a.calls() == []
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:1"])
@@ -265,7 +266,7 @@ async def test_what_a_client_signs_in_with_reaches_no_backend(launch: Launcher, 
     await proxy.drained()
 
     assert [reply.status for reply in (created, found, listed)] == [200, 200, 200]
-    seen = [*await a.control.log(), *await b.control.log()]
+    seen = [*await a.calls(), *await b.calls()]
     assert {entry["status"] for entry in seen} <= {200, 404}
     assert not {name.lower() for entry in seen for name in entry["header_names"]} & {"cookie", "proxy-authorization"}
 

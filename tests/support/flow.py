@@ -16,7 +16,7 @@ from uuid import uuid4
 
 import orjson
 import pytest
-from aiohttp import ClientSession, ClientTimeout, DummyCookieJar, web
+from aiohttp import ClientSession, ClientTimeout, DummyCookieJar, TCPConnector, web
 from yarl import URL
 
 from dualtrack.app import App
@@ -25,7 +25,7 @@ from dualtrack.clock import SystemClock
 from dualtrack.config import Config, parse
 from dualtrack.demo.compare import RUN_MARK, Side, compare, read
 from dualtrack.demo.servers import MlflowServer, free_port
-from dualtrack.emulators.tracking import Dialect, Plain, Settings, Site, make_app
+from dualtrack.emulators.tracking import KEEPALIVE_SECONDS, Dialect, Plain, Settings, Site, make_app
 from dualtrack.metrics import Metrics
 from tests.support.servers import Control
 
@@ -33,6 +33,7 @@ Json: TypeAlias = dict[str, Any]
 
 PATIENCE = 200.0  # seconds for what must come, however slow the machine; less than a test may take in all
 API = "/api/2.0/mlflow/"
+UNASKED = "/version"  # what a proxy asks its primary now and then, by itself (`app.Versions`)
 SECRETS = {"TOKEN_A": "a-secret-of-a", "TOKEN_B": "a-secret-of-b", "TOKEN_C": "a-secret-of-c", "TOKEN_ADMIN": "admin-s"}
 # waits of the real thing, scaled down: nothing in a test is as slow as a network or a person
 QUICK: Json = {
@@ -67,6 +68,10 @@ class Workspace:
         kept = (entry for entry in log if entry["method"] != "GET" and "search" not in entry["path"])
         done = (entry for entry in kept if not accepted or entry["status"] == 200)
         return [_body(entry) | {"_path": entry["path"]} for entry in done if entry["path"].endswith(path)]
+
+    async def calls(self) -> list[Json]:
+        """Give the requests so far, without those that a proxy makes whenever it likes."""
+        return [entry for entry in await self.control.log() if not entry["path"].endswith(UNASKED)]
 
     async def answered(self) -> int:
         """Count the requests that have an answer."""
@@ -220,6 +225,15 @@ class Running(Client):
 
         await self.until(is_drained, seconds)
 
+    async def emptied(self) -> None:
+        """Drain, and wait until no copy is kept: one goes after its last delivery was written down, or by a sweep."""
+        await self.drained()
+
+        async def is_empty() -> bool:
+            return not self.app.spool.used_bytes
+
+        await self.until(is_empty)
+
     async def failing(self, words: str = "") -> None:
         """Wait until the status shows why something was not delivered, in these words."""
 
@@ -342,7 +356,7 @@ async def raw(url: str, *parts: bytes) -> Reply:
         return await read_reply(reader)
 
 
-async def read_reply(reader: asyncio.StreamReader, seconds: float = 30) -> Reply:
+async def read_reply(reader: asyncio.StreamReader, seconds: float = PATIENCE) -> Reply:
     async with asyncio.timeout(seconds):
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         pairs = (line.partition(":") for line in head[1:] if line)
@@ -373,7 +387,10 @@ def unique(prefix: str = "e") -> str:
 
 @pytest.fixture
 async def session() -> AsyncIterator[ClientSession]:
-    async with ClientSession(timeout=ClientTimeout(total=300), cookie_jar=DummyCookieJar()) as session:
+    # a real server closes what is idle for 5 s: a POST that meets just that is lost, and nobody repeats it
+    connector = TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS)
+    timeout = ClientTimeout(total=300)
+    async with ClientSession(timeout=timeout, cookie_jar=DummyCookieJar(), connector=connector) as session:
         yield session
 
 

@@ -128,7 +128,7 @@ class Control:
             seen: list[dict[str, Any]] = (await answer.json())["requests"]
             return seen
 
-    async def arrived(self, path: str, *, since: int = 0, wait: float = 60) -> dict[str, Any]:
+    async def arrived(self, path: str, *, since: int = 0, wait: float = 120) -> dict[str, Any]:
         """Wait until a request whose path matches has arrived (its answer may still be due); give its log entry."""
         while seen := await self.log(since, wait):
             for entry in seen:
