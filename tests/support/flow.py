@@ -342,7 +342,7 @@ async def raw(url: str, *parts: bytes) -> Reply:
         return await read_reply(reader)
 
 
-async def read_reply(reader: asyncio.StreamReader, seconds: float = 30) -> Reply:
+async def read_reply(reader: asyncio.StreamReader, seconds: float = PATIENCE) -> Reply:
     async with asyncio.timeout(seconds):
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         pairs = (line.partition(":") for line in head[1:] if line)
