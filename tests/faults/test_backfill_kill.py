@@ -60,7 +60,8 @@ class Command:
         async with self.launched() as process:
             code = await asyncio.to_thread(process.wait, SECONDS)
         assert code == 0, self._log.read_text()
-        document: Json = orjson.loads(self._log.read_bytes())
+        said = self._log.read_bytes()
+        document: Json = orjson.loads(said[said.index(b"{\n") :])  # what was logged may precede it
         (outcome,) = document["backfills"]
         return dict(outcome)
 

@@ -107,7 +107,7 @@ async def test_each_run_arrives_in_order(
 async def test_a_run_that_fails_holds_back_no_other(proxy: Running, b: Workspace) -> None:
     experiment = await proxy.create_experiment()
     await proxy.drained()
-    await b.control.set_faults(Rule(path="runs/create", nth=1, action=Refuse(status=503, retry_after="60")))
+    await b.control.set_faults(Rule(path="runs/create", nth=1, action=Refuse(status=503, retry_after="600")))
     await proxy.log_run(experiment)
     await b.control.arrived("runs/create")
     free = await proxy.log_run(experiment)

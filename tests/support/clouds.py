@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 from aiohttp import ClientSession
 
+import tests.support.vendors  # noqa: F401 - before anybody waits for it
 from dualtrack.demo.compare import Side
 from dualtrack.demo.servers import MlflowServer
 from dualtrack.emulators import azureml_workspace

@@ -82,7 +82,7 @@ PRIMARY: tuple[Action, ...] = (
     Delay(seconds=0.05),
 )
 ONE_IN = 30
-LONGEST = 60.0  # seconds without a request: then nothing moves any more
+LONGEST = 200.0  # seconds without a request: then nothing moves any more
 
 
 class Weather:
