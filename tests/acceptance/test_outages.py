@@ -79,9 +79,8 @@ def test_the_secondary_refuses_the_token_from_the_start(
     by_file = {"secondary": {"auth": {"type": "token", "token_file": str(secret)}}}
     with Dualtrack(tmp_path, mlflow_primary.url, secondary_facade.url, backends=by_file) as proxy:
         done = run_script("steady", proxy.url, tmp_path, "wrong token", "1", "20")
-        until("the refusal shows", lambda: proxy.backend()["last_error"])
+        until("the refusal shows", lambda: "401" in proxy.backend()["last_error"])
         shown = proxy.backend()
-        assert "401" in shown["last_error"]
         assert shown["parked"] == 0
         assert shown["backlog"] > 20
         secret.write_text(secondary_facade.token)
@@ -108,7 +107,7 @@ def test_the_primary_is_down_at_the_start(
             assert refusal.status == 503, target
             assert refusal.document["error_code"] == "TEMPORARILY_UNAVAILABLE"
             assert int(refusal.headers["retry-after"]) >= 1
-        version = ask(proxy.url, "GET", "/version", timeout=5)
+        version = ask(proxy.url, "GET", "/version")
         assert version.status == 200
         assert version.body[:1].isdigit()
 
@@ -152,7 +151,8 @@ def test_kill_9_at_random_instants(
     primary_facade.start()
     secondary_facade.start()
     tokens = {PRIMARY: primary_facade.token, SECONDARY: secondary_facade.token}
-    arguments = (f"kill -9, seed {seed}", str(RUNS), str(STEPS))
+    end = tmp_path / "end"  # the training goes on until it was killed for the last time, however fast it is
+    arguments = (f"kill -9, seed {seed}", str(RUNS), str(STEPS), str(end))
     with (
         Dualtrack(tmp_path, primary_facade.url, secondary_facade.url, tokens=tokens) as proxy,
         Script("steady", proxy.url, tmp_path, *arguments, env=PATIENT) as script,
@@ -167,6 +167,7 @@ def test_kill_9_at_random_instants(
             instants.append((arrived, round(delay, 4)))
             proxy.restart()
         print("killed at (request, delay)", instants)
+        end.touch()
         done = script.finish()
 
         proxy.drain()
@@ -174,7 +175,8 @@ def test_kill_9_at_random_instants(
         assert secondary_facade.duplicates()["runs"] == 0
     found = assert_equal(mlflow_primary.url, mlflow_secondary.url, done["experiment_id"])
     points = {run.primary_id: run.points for run in found.runs}
-    assert {run_id: points[run_id] for run_id in done["runs"]} == dict.fromkeys(done["runs"], POINTS)
+    assert {run_id: points[run_id] for run_id in done["runs"]} == done["points"]
+    assert min(done["points"].values()) >= POINTS
     # a client that repeats a create whose answer was lost makes a second, empty run; the mirror has that one too
     assert all(count == 0 for run_id, count in points.items() if run_id not in done["runs"])
     assert len(points) <= RUNS + KILLS
@@ -182,18 +184,21 @@ def test_kill_9_at_random_instants(
 
 def test_terminated_in_the_middle(mlflow_primary: MlflowServer, mlflow_secondary: MlflowServer, tmp_path: Path) -> None:
     """SIGTERM: requests under way are finished, the exit code is 0, and a new process takes over."""
+    end = tmp_path / "end"
+    arguments = ("terminated", str(RUNS), str(STEPS), str(end))
     with Dualtrack(tmp_path, mlflow_primary.url, mlflow_secondary.url) as proxy:
-        with Script("steady", proxy.url, tmp_path, "terminated", str(RUNS), str(STEPS), env=PATIENT) as script:
+        with Script("steady", proxy.url, tmp_path, *arguments, env=PATIENT) as script:
             until("it is in the middle", lambda: proxy.metric("dualtrack_requests_total", outcome="mirrored") > STEPS)
             assert proxy.terminate() == 0, proxy.tail()
             assert script.is_running
             proxy.start()
+            end.touch()
             done = script.finish()
 
         proxy.drain()
         log = proxy.log_path.read_text()
     found = assert_equal(mlflow_primary.url, mlflow_secondary.url, done["experiment_id"], runs=RUNS)
-    assert [run.points for run in found.runs] == [POINTS] * RUNS
+    assert {run.primary_id: run.points for run in found.runs} == done["points"]
     assert "reconcile.left_open" not in log, "an orderly end leaves no write in doubt"
 
 
@@ -206,19 +211,21 @@ def test_both_servers_down_and_up_again(
 ) -> None:
     """An outage of both in the middle of a training is a pause, not a gap."""
     tokens = {PRIMARY: primary_facade.token, SECONDARY: secondary_facade.token}
+    end = tmp_path / "end"
     primary_facade.start()
     secondary_facade.start()
     with Dualtrack(tmp_path, primary_facade.url, secondary_facade.url, tokens=tokens) as proxy:
-        with Script("steady", proxy.url, tmp_path, "both down", "1", str(STEPS), env=PATIENT) as script:
+        with Script("steady", proxy.url, tmp_path, "both down", "1", str(STEPS), str(end), env=PATIENT) as script:
             primary_facade.wait_for(STEPS // 2)
             secondary_facade.stop()
             primary_facade.stop()
             until("the outage is felt", lambda: proxy.metric("dualtrack_requests_total", outcome="5xx") > 0)
             primary_facade.start()
             secondary_facade.start()
+            end.touch()
             done = script.finish()
 
         proxy.drain()
     found = assert_equal(mlflow_primary.url, mlflow_secondary.url, done["experiment_id"])
-    assert {run.primary_id: run.points for run in found.runs}[done["runs"][0]] == POINTS
+    assert {run.primary_id: run.points for run in found.runs}[done["runs"][0]] == done["points"][done["runs"][0]]
     assert call(mlflow_primary.url, "runs/search", {"experiment_ids": [done["experiment_id"]]})["runs"]

@@ -14,6 +14,9 @@ from tests.support.files import mirror_of, put, run_root
 from tests.support.flow import Running, Workspace, unique
 
 WORDS = "what the file says"
+# Plotly draws a plot anew as more of it is known
+DRAWN = """wanted => [...document.querySelectorAll('.js-plotly-plot')].some(plot => (plot.data ?? []).some(
+  ({x, y}) => JSON.stringify([Array.from(x ?? []), Array.from(y ?? [])]) === JSON.stringify(wanted)))"""
 
 
 def picture(width: int, height: int) -> bytes:
@@ -96,8 +99,7 @@ async def test_a_metric_is_drawn(ui: Ui) -> None:
 
     chart = ui.page.locator(".js-plotly-plot").first
     await expect(chart.locator("path.js-line").first).to_have_attribute("d", re.compile(r"^M.*L"))
-    drawn = await chart.evaluate("plot => plot.data.map(({x, y}) => [Array.from(x ?? []), Array.from(y ?? [])])")
-    assert [list(range(5)), [1 / (step + 1) for step in range(5)]] in drawn
+    await ui.page.wait_for_function(DRAWN, arg=[list(range(5)), [1 / (step + 1) for step in range(5)]])
     await ui.tab.shoot("mlflow-metric", full=False)
     await ui.assert_as_direct()
 
@@ -124,8 +126,11 @@ async def test_an_edited_tag_arrives_on_both_sides(ui: Ui, b: Workspace) -> None
     await ui.open_run()
     await ui.page.get_by_role("button", name="Edit tags").click()
     dialog = ui.page.get_by_role("dialog")
-    await dialog.get_by_role("combobox").fill("reviewed")
-    await dialog.get_by_role("combobox").press("Enter")
+    box = dialog.get_by_role("combobox")
+    await box.fill("reviewed")
+    await expect(ui.page.get_by_role("option", name="reviewed", exact=True)).to_have_count(1)  # what Enter takes
+    await expect(box).to_have_attribute("aria-activedescendant", re.compile("_list_0$"))
+    await box.press("Enter")
     await dialog.get_by_label("Value", exact=True).fill("by größe ✓")
     await dialog.get_by_role("button", name="Add tag").click()
 
