@@ -12,7 +12,7 @@ from aiohttp import ClientConnectionError, ClientSession
 
 from dualtrack.cli.drain import remains
 from dualtrack.demo.servers import Process, answers, clean_environment
-from tests.support.flow import SECRETS, Client, Json, Reply
+from tests.support.flow import LONG, SECRETS, Client, Json, Reply
 
 ROOT = Path(__file__).parents[2]
 _ASKED_AGAIN = frozenset({408, 429, 500, 502, 503, 504})  # mlflow 3.17.2, `request_utils`
@@ -55,7 +55,7 @@ class Served(Client):
         document: Json = (await self.admin.call("GET", "/api/v1/status")).json
         return document
 
-    async def drained(self, seconds: float = 60) -> None:
+    async def drained(self, seconds: float = LONG) -> None:
         """Wait until nothing is left, or all that is left waits for a parked entry."""
         async with asyncio.timeout(seconds):
             while not _is_over(await self.status()):  # noqa: ASYNC110 - another process's state: there is no event
