@@ -18,6 +18,9 @@ from dualtrack.emulators.faults import Rule, to_document
 from dualtrack.emulators.tracking import Settings, make_app
 
 SERVERS = ("mlflow_primary", "mlflow_secondary")
+# By default a server closes what is idle for 5 s. One that stands still for some of them, on a busy machine, may
+# find that time over before it reads the POST that came meanwhile, which is lost then.
+_LASTING = ("UVICORN_TIMEOUT_KEEP_ALIVE", "120")
 
 
 class ServerPair:
@@ -31,7 +34,9 @@ class ServerPair:
 
     def get(self, name: str) -> MlflowServer:
         for missing in sorted((self._wanted | {name}) - self._launched):
-            self._servers[missing].launch()
+            with pytest.MonkeyPatch.context() as patched:
+                patched.setenv(*_LASTING)
+                self._servers[missing].launch()
             self._launched.add(missing)
         server = self._servers[name]
         if name not in self._ready:
