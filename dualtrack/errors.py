@@ -54,7 +54,10 @@ class BackendError(DualtrackError):
 
 
 class UnreachableError(BackendError):
-    """No usable answer: connection, time-out, 408, 429, 5xx. `sent` says whether the request may have arrived."""
+    """No usable answer: connection, time-out, 408, 429, 5xx. `sent` says whether the request may have arrived.
+
+    `silent` is for how many seconds it was waited for: whoever was asked to write may be at work on it still.
+    """
 
     def __init__(
         self,
@@ -64,10 +67,12 @@ class UnreachableError(BackendError):
         hint: str = "",
         *,
         sent: bool = True,
+        silent: float = 0.0,
         retry_after: float | None = None,
     ) -> None:
         super().__init__(backend, operation, cause, hint)
         self.sent = sent
+        self.silent = silent
         self.retry_after = retry_after
 
 

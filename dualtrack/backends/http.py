@@ -213,7 +213,7 @@ class HttpBackend:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             if watched is not None and watched.error is not None:
                 raise watched.error from None
-            raise self._renamed(error, method, target) from error
+            raise self._renamed(error, method, target, self._read_timeout) from error
 
     async def _begin(
         self, method: str, url: URL, headers: Mapping[str, str], body: bytes | AsyncIterator[bytes] | None
@@ -255,7 +255,7 @@ class HttpBackend:
             async for chunk in response.content.iter_any():
                 yield chunk
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise self._renamed(error, method, str(response.url.path)) from error
+            raise self._renamed(error, method, str(response.url.path), self._read_timeout) from error
 
     async def send(self, call: Call) -> Answer:
         """Make one call. A read is repeated at once, twice, when its connection breaks; a write never is here."""
@@ -296,7 +296,8 @@ class HttpBackend:
         try:
             answer = await self._wire.exchange(method, target, headers.items(), body)
         except WireError as error:
-            raise self._unreachable(error, str(error), method, target, sent=error.sent) from error
+            silent = self._read_timeout if isinstance(error, SilenceError) else 0.0
+            raise self._unreachable(error, str(error), method, target, sent=error.sent, silent=silent) from error
         self._waited.observe(time.perf_counter() - started)
         self._saw(answer.status)
         status = 401 if is_about_token(answer.status, answer.body) else answer.status
@@ -314,7 +315,7 @@ class HttpBackend:
                 signed = _over(await self._signature(), headers)
                 reply = await self._exchanged(call.method, call.target, signed, call.body)
         except TimeoutError as error:
-            raise self._renamed(error, call.method, call.target) from error
+            raise self._renamed(error, call.method, call.target, self._call_timeout) from error
         return self._read(call, reply)
 
     def _read(self, call: Call, reply: Whole) -> Answer:
@@ -370,16 +371,20 @@ class HttpBackend:
         self._is_signed_in = is_signed_in
         self._metrics.signed_in.labels(self.name).set(1 if is_signed_in else 0)
 
-    def _renamed(self, error: Exception, method: str, target: str) -> UnreachableError:
+    def _renamed(self, error: Exception, method: str, target: str, patience: float) -> UnreachableError:
         sent = not isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError))
         cause = "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
-        return self._unreachable(error, cause, method, target, sent=sent)
+        silent = patience if sent and isinstance(error, TimeoutError) else 0.0
+        return self._unreachable(error, cause, method, target, sent=sent, silent=silent)
 
-    def _unreachable(self, error: Exception, cause: str, method: str, target: str, *, sent: bool) -> UnreachableError:
+    def _unreachable(
+        self, error: Exception, cause: str, method: str, target: str, *, sent: bool, silent: float
+    ) -> UnreachableError:
         self._unanswered()
         self._mark(is_up=False)
         operation = f"{method} {target.partition('?')[0]}"
-        return UnreachableError(self.name, operation, cause, _next_step(error), sent=sent)
+        silent = 0.0 if method == "GET" else silent  # what is read takes no effect later
+        return UnreachableError(self.name, operation, cause, _next_step(error), sent=sent, silent=silent)
 
     async def close(self) -> None:
         self._wire.close()

@@ -59,15 +59,19 @@ class Answers:
         )
 
     def troubled(self, step: BatchStep | SingleStep, error: BackendError, attempt: int) -> Outcome:
-        """What to do when no answer came, or nobody could sign in."""
+        """What to do when no answer came, or nobody could sign in.
+
+        One that was silent may be at work on it still, and a repeat would come on top of that: it gets as long again.
+        """
         is_ours = error.backend == self._backend
-        retry_after = error.retry_after if isinstance(error, UnreachableError) else None
+        silent, retry_after = (error.silent, error.retry_after) if isinstance(error, UnreachableError) else (0.0, None)
         # while nobody can sign in, nothing was tried: no entry grows older by it
         age = 0.0 if isinstance(error, UnauthorizedError) else self._age(step)
         verdict = retry(str(error), attempt, age, self._policy, self._clock.chance(), retry_after)
         if isinstance(verdict, Park):
             return parked(step, verdict.reason)
-        return Later(wait=verdict.wait, reason=verdict.reason, is_backend=is_ours, retry_after=verdict.retry_after)
+        wait = max(verdict.wait, silent)
+        return Later(wait=wait, reason=verdict.reason, is_backend=is_ours, retry_after=verdict.retry_after)
 
     def _age(self, step: BatchStep | SingleStep) -> float:
         return max(0.0, self._clock.now() - max(step.settled_at, step.queued_at))

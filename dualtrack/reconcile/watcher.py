@@ -164,7 +164,7 @@ class Watcher:
     async def _look(self, ref: Ref, backend: str, due: _Due) -> bool:
         """Look once, and decide what follows; say whether it cost the backends anything."""
         try:
-            if self._is_up(backend) is False or await self._journal.is_pending(backend, ref.key):
+            if not await self._may_be_asked(backend) or await self._journal.is_pending(backend, ref.key):
                 self._later(ref, backend, due)
                 return False
             mended = await self._compare(ref, backend, due)
@@ -178,6 +178,10 @@ class Watcher:
         else:
             self._judge(ref, backend, due, mended)
         return True
+
+    async def _may_be_asked(self, backend: str) -> bool:
+        """Say no while it is down and deliveries find out when it is not; with none to make, a look finds out."""
+        return self._is_up(backend) is not False or await self._journal.is_at_rest(backend)
 
     async def _compare(self, ref: Ref, backend: str, due: _Due) -> Mended:
         if due.look is _Look.SECOND and not await self._is_parked(due.lanes, backend):
@@ -298,12 +302,15 @@ class Watcher:
 
     async def _over(self, refs: AsyncIterator[Ref], backend: str, began_at: float) -> AsyncIterator[None]:
         async for ref in refs:
-            if self._is_up(backend) is False:
+            if not await self._may_be_asked(backend):
                 self._is_whole = False
                 return
             if await self._is_wanted(ref, backend, began_at):
                 await self._look(ref, backend, _Due(at=began_at))
                 yield
+                if self._is_up(backend) is False:
+                    self._is_whole = False
+                    return
             elif self._passes_over():
                 yield
 

@@ -17,7 +17,7 @@ from aiohttp import ClientSession
 from dualtrack.core.routes import ROUTES, Goes
 from dualtrack.demo.compare import MODEL_MARK
 from dualtrack.demo.servers import MlflowServer, free_port
-from dualtrack.emulators.faults import Action, BlackHole, Body, DropAfter, DropBefore, Refuse, Rule
+from dualtrack.emulators.faults import Action, BlackHole, Body, Delay, DropAfter, DropBefore, Refuse, Rule
 from dualtrack.translate.operations import OPERATIONS
 from tests.support.flow import Launcher, Running, Workspace, workspace
 from tests.support.servers import call
@@ -141,7 +141,7 @@ async def test_a_read_that_runs_out_repeats_nothing(launch: Launcher, a: Workspa
 
     All four silences at once, so that they may be long: what a busy server does after that would be done twice.
     """
-    proxy = await launch(a, b, backends={"b": {"read_timeout": "10s"}})
+    proxy = await launch(a, b, backends={"b": {"read_timeout": "5s"}})
     experiment = await proxy.create_experiment()
     first, second = [await proxy.create_run(experiment) for _ in range(2)]
     await proxy.drained()
@@ -160,8 +160,28 @@ async def test_a_read_that_runs_out_repeats_nothing(launch: Launcher, a: Workspa
     assert len(silent) == len(paths)
 
 
+async def test_what_a_secondary_does_after_its_silence_is_not_repeated(
+    launch: Launcher, a: Workspace, b: Workspace
+) -> None:
+    """It is late, not gone: what it was asked is done when the wait for it has run out, and the repeat finds that."""
+    proxy = await launch(a, b, backends={"b": {"read_timeout": "6s"}})
+    experiment = await proxy.create_experiment()
+    first = await proxy.create_run(experiment)
+    await proxy.drained()
+    await b.control.set_faults(
+        *(Rule(path=path, nth=1, action=Delay(seconds=8)) for path in ("runs/create", "log-batch"))
+    )
+    await proxy.log_metric(first)
+    await proxy.create_run(experiment)
+
+    assert await proxy.differences(experiment, b) == []
+    assert await doubles(b) == {}
+    asked = [entry["path"].rpartition("/mlflow/")[2] for entry in await b.control.log()]
+    assert (asked.count("runs/create"), asked.count("runs/log-batch")) == (2, 1)
+
+
 async def test_an_attempt_that_takes_too_long_repeats_nothing(launch: Launcher, a: Workspace, b: Workspace) -> None:
-    proxy = await launch(a, b, delivery={"attempt_timeout": "10s"})
+    proxy = await launch(a, b, delivery={"attempt_timeout": "5s"})
     await b.control.set_faults(Rule(path="runs/create", nth=1, action=BlackHole()))
     experiment = await proxy.create_experiment()
     await proxy.log_run(experiment)

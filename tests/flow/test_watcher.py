@@ -269,6 +269,18 @@ async def test_what_a_process_left_over_is_compared(launch: Launcher, a: Workspa
     await compared(proxy, run_id, State.EQUAL)
 
 
+async def test_an_outage_is_over_when_a_comparison_says_so(launch: Launcher, a: Workspace, b: Workspace) -> None:
+    """One refused read, and nothing is left to deliver: nobody but the comparing finds out that all is well again."""
+    await b.control.set_faults(Rule(path="logged-models/search", nth=1, action=Refuse(status=503)))
+    proxy = await launch(a, b, verify=only(on_end=True))
+    run_id = await proxy.log_run(await proxy.create_experiment())
+
+    await compared(proxy, run_id, State.EQUAL)
+
+    assert [entry["status"] for entry in await b.control.log() if entry["fault"]] == [503]
+    assert (await proxy.backend())["up"]
+
+
 async def young_run(proxy: Running, experiment_id: str) -> str:
     """Log a run that begins now: the sweep comes to a day's runs first, whatever else the server holds."""
     run_id = await proxy.create_run(experiment_id, start_time=int(time.time() * 1000))
